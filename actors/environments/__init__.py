@@ -1,0 +1,1 @@
+"""Vector environments of one shape, whatever plays behind them."""

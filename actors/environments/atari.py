@@ -1,0 +1,88 @@
+"""Atari 2600 games through ale-py's vector environment, every protocol switch explicit."""
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode
+
+from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, Timestep
+
+_SIZE = 84
+
+
+class Atari:
+    """B games of one kind; see `VectorEnvironment`. Observations are [B, S, 84, 84] uint8.
+
+    Rewards are the game's own, and an episode is a whole game (all lives): clipping and the
+    discount at a lost life are the learner's business. A time limit truncates: its last discount
+    is 1. FIRE is never pressed for the agent.
+    """
+
+    def __init__(self, spec: EnvironmentSpec, num_envs: int, threads: int) -> None:
+        try:
+            self._environment = AtariVectorEnv(
+                spec.game,
+                num_envs,
+                batch_size=0,
+                num_threads=min(threads, num_envs),
+                thread_affinity_offset=-1,
+                max_num_frames_per_episode=spec.max_episode_frames,
+                repeat_action_probability=spec.sticky_actions,
+                full_action_space=spec.full_action_space,
+                continuous=False,
+                autoreset_mode=AutoresetMode.NEXT_STEP,
+                img_height=_SIZE,
+                img_width=_SIZE,
+                grayscale=True,
+                stack_num=spec.frame_stack,
+                frameskip=spec.frame_skip,
+                maxpool=spec.frame_skip > 1,
+                # ale-py draws from 0 to noop_max - 1; "up to 30 no-ops" means 30 can happen.
+                noop_max=spec.noop_max + 1 if spec.noop_max else 0,
+                episodic_life=False,
+                life_loss_info=False,
+                reward_clipping=False,
+                use_fire_reset=False,
+            )
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            raise EnvironmentRefused(f"ale-py cannot make game {spec.game!r}: {error}") from error
+        self.num_envs = num_envs
+        self.num_actions = int(self._environment.single_action_space.n)  # type: ignore[attr-defined]
+        self.observation_shape = (_SIZE, _SIZE, spec.frame_stack)
+        self.observation_dtype = np.uint8
+        self.frame_stack = spec.frame_stack
+        self._life_loss_discount = np.float32(spec.life_loss_discount)
+        self._lives = np.zeros(num_envs, np.int32)
+        self._first_frame = np.zeros(num_envs, np.int32)  # how many no-ops began the episode
+        self._ended = np.zeros(num_envs, bool)
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """Reseeds each emulator and its no-op draw; seeds in [0, 2**31)."""
+        observation, info = self._environment.reset(seed=seeds.astype(np.int32))
+        self._lives = info["lives"]
+        self._ended = np.zeros(self.num_envs, bool)
+        self._first_frame = info["episode_frame_number"]
+        return observation
+
+    def step(self, action: np.ndarray) -> Timestep:
+        """Plays one action in each game, repeated over the skipped frames."""
+        observation, reward, terminated, truncated, info = self._environment.step(action)
+        valid = ~self._ended
+        lost_life = valid & (info["lives"] < self._lives)
+        discount = np.where(lost_life, self._life_loss_discount, np.float32(1.0))
+        discount = np.where(terminated, np.float32(0.0), discount)
+        self._lives = info["lives"]
+        self._ended = terminated | truncated
+        frame = info["episode_frame_number"]
+        self._first_frame = np.where(valid, self._first_frame, frame)
+        return Timestep(
+            observation=observation,
+            reward=reward.astype(np.float32),
+            discount=discount,
+            ended=self._ended,
+            valid=valid,
+            frames=frame - self._first_frame,
+        )
+
+    def close(self) -> None:
+        """Ends ale-py's threads."""
+        self._environment.close()

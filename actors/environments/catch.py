@@ -1,0 +1,100 @@
+"""Catch: move a paddle under a falling ball. Small, for tests and demonstrations.
+
+As in bsuite (Osband et al. 2020, arXiv 1908.03568): a board of 10 rows and 5 columns, the ball
+falls one row a step from a random column, three actions (left, stay, right), reward +1 or -1 when
+it reaches the paddle's row, which ends the episode after 9 steps.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from actors.environments.vector import EnvironmentSpec, Timestep
+
+ROWS, COLUMNS, ACTIONS = 10, 5, 3
+
+
+class CatchState(NamedTuple):
+    """One board."""
+
+    key: jax.Array  # typed PRNG key
+    ball_row: jax.Array  # int32
+    ball_column: jax.Array  # int32
+    paddle: jax.Array  # int32, column
+
+
+class CatchStep(NamedTuple):
+    """What one step gave, after the auto-reset contract of `vector.Timestep`."""
+
+    observation: jax.Array  # [50] uint8, 255 where the ball and the paddle are
+    reward: jax.Array
+    ended: jax.Array
+    valid: jax.Array
+
+
+def reset(key: jax.Array) -> CatchState:
+    """A new ball at the top, the paddle in the middle."""
+    key, draw = jax.random.split(key)
+    column = jax.random.randint(draw, (), 0, COLUMNS)
+    return CatchState(key, jnp.zeros((), jnp.int32), column, jnp.full((), COLUMNS // 2, jnp.int32))
+
+
+def observe(state: CatchState) -> jax.Array:
+    """The board as a vector [50] uint8."""
+    board = jnp.zeros((ROWS, COLUMNS), jnp.uint8)
+    board = board.at[state.ball_row, state.ball_column].set(255)
+    return board.at[ROWS - 1, state.paddle].set(255).reshape(-1)
+
+
+def step(state: CatchState, action: jax.Array) -> tuple[CatchState, CatchStep]:
+    """One step; where the ball is down already, the action is ignored and a new one starts."""
+    down = state.ball_row == ROWS - 1
+    paddle = jnp.clip(state.paddle + action - 1, 0, COLUMNS - 1)
+    moved = state._replace(ball_row=state.ball_row + 1, paddle=paddle)
+    fresh = reset(state.key)
+    state = jax.tree.map(lambda a, b: jnp.where(down, a, b), fresh, moved)
+    ended = ~down & (state.ball_row == ROWS - 1)
+    caught = jnp.where(state.ball_column == state.paddle, 1.0, -1.0)
+    reward = jnp.where(ended, caught, 0.0).astype(jnp.float32)
+    return state, CatchStep(observe(state), reward, ended, ~down)
+
+
+class Catch:
+    """B boards on the host; see `VectorEnvironment`. Observations are [B, 50] uint8."""
+
+    num_actions = ACTIONS
+    observation_shape = (ROWS * COLUMNS,)
+    observation_dtype = np.uint8
+    frame_stack = 0
+
+    def __init__(self, spec: EnvironmentSpec, num_envs: int, threads: int) -> None:
+        del spec, threads  # nothing to choose
+        self.num_envs = num_envs
+        self._reset = jax.jit(jax.vmap(lambda seed: reset(jax.random.key(seed))))
+        self._observe = jax.jit(jax.vmap(observe))
+        self._step = jax.jit(jax.vmap(step))
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """New balls, each board's stream from its own seed."""
+        self._state = self._reset(seeds.astype(np.int32))
+        self._frames = np.zeros(self.num_envs, np.int32)
+        return np.asarray(self._observe(self._state))
+
+    def step(self, action: np.ndarray) -> Timestep:
+        """Moves each paddle and lets each ball fall by one row."""
+        self._state, result = self._step(self._state, action)
+        observation, reward, ended, valid = jax.device_get(tuple(result))
+        self._frames = np.where(valid, self._frames + 1, 0)
+        return Timestep(
+            observation=observation,
+            reward=reward,
+            discount=np.where(ended, np.float32(0), np.float32(1)),
+            ended=ended,
+            valid=valid,
+            frames=self._frames,
+        )
+
+    def close(self) -> None:
+        """Holds nothing that needs closing."""

@@ -1,0 +1,72 @@
+"""Any Gymnasium environment with discrete actions and vector or image observations, by its id."""
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, Timestep
+
+
+class GymnasiumSuite:
+    """B environments stepped in this process; see `VectorEnvironment`. A frame is a step.
+
+    The id is one that `gymnasium.make` takes, `package.module:Name-v0` included, which imports
+    the module that registers it.
+    """
+
+    frame_stack = 0
+
+    def __init__(self, spec: EnvironmentSpec, num_envs: int, threads: int) -> None:
+        del threads  # gymnasium steps them one after the other
+        try:
+            self._environment = gymnasium.make_vec(
+                spec.game,
+                num_envs,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
+            )
+        except Exception as error:  # whatever a third party's constructor raises
+            raise EnvironmentRefused(
+                f"gymnasium cannot make {spec.game!r}: {type(error).__name__}: {error}"
+            ) from error
+        self.num_envs = num_envs
+        actions = self._environment.single_action_space
+        if not isinstance(actions, gymnasium.spaces.Discrete):
+            raise EnvironmentRefused(f"{spec.game}: actions are {actions}, not Discrete")
+        self.num_actions = int(actions.n)
+        self._first_action = int(actions.start)
+        space = self._environment.single_observation_space
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (1, 3):
+            raise EnvironmentRefused(
+                f"{spec.game}: observations are {space}, not a Box of rank 1 (vector) or 3 (image)"
+            )
+        self.observation_shape = space.shape
+        self.observation_dtype = np.uint8 if space.dtype == np.uint8 else np.float32
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """Starts all episodes, each environment from its own seed."""
+        observation, _ = self._environment.reset(seed=[int(seed) for seed in seeds])
+        self._ended = np.zeros(self.num_envs, bool)
+        self._frames = np.zeros(self.num_envs, np.int32)
+        return observation.astype(self.observation_dtype)
+
+    def step(self, action: np.ndarray) -> Timestep:
+        """Plays one action in each environment."""
+        observation, reward, terminated, truncated, _ = self._environment.step(
+            action + self._first_action
+        )
+        valid = ~self._ended
+        self._ended = terminated | truncated
+        self._frames = np.where(valid, self._frames + 1, 0)
+        return Timestep(
+            observation=observation.astype(self.observation_dtype),
+            reward=reward.astype(np.float32),
+            discount=np.where(terminated, np.float32(0), np.float32(1)),
+            ended=self._ended,
+            valid=valid,
+            frames=self._frames,
+        )
+
+    def close(self) -> None:
+        """Closes all of them."""
+        self._environment.close()

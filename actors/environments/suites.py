@@ -1,0 +1,50 @@
+"""From an `EnvironmentSpec` to a vector environment, and its protocol in words."""
+
+import importlib.metadata
+from typing import Any
+
+from actors.environments.vector import EnvironmentSpec, VectorEnvironment
+
+
+def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
+    """Makes `num_envs` environments; the suite's own packages are imported only here.
+
+    Raises:
+        EnvironmentRefused: the environment cannot be made as configured.
+    """
+    if spec.suite == "atari":
+        from actors.environments.atari import Atari
+
+        return Atari(spec, num_envs, threads)
+    if spec.suite == "catch":
+        from actors.environments.catch import Catch
+
+        return Catch(spec, num_envs, threads)
+    from actors.environments.gymnasium_suite import GymnasiumSuite
+
+    return GymnasiumSuite(spec, num_envs, threads)
+
+
+def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
+    """How scores of this environment came about; stands beside each score in a run folder."""
+    if spec.suite != "atari":
+        packages = {"gymnasium": "gymnasium"} if spec.suite == "gymnasium" else {}
+        versions = {name: importlib.metadata.version(package) for name, package in packages.items()}
+        return {"suite": spec.suite, "game": spec.game, **versions}
+    return {
+        "suite": spec.suite,
+        "game": spec.game,
+        "ale_py": importlib.metadata.version("ale-py"),
+        "frame_skip": spec.frame_skip,
+        "max_over_last_frames": 2 if spec.frame_skip > 1 else 1,
+        "frame_stack": spec.frame_stack,
+        "observation": "84x84 grey",
+        "sticky_actions": spec.sticky_actions,
+        "noop_max": spec.noop_max,
+        "action_set": "full" if spec.full_action_space else "minimal",
+        "max_episode_frames": spec.max_episode_frames,
+        "fire_on_reset": False,
+        "score": "raw rewards, all lives",
+        "training_reward_clip": reward_clip,
+        "training_life_loss_discount": spec.life_loss_discount,
+    }

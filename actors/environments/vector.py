@@ -1,0 +1,62 @@
+"""The vector environment that every suite provides, and its auto-reset contract."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class EnvironmentRefused(Exception):
+    """An environment cannot be made as configured; the message says what to change."""
+
+
+class EnvironmentSpec(NamedTuple):
+    """Which environment, by which protocol. Plain data: it travels to actors and run folders."""
+
+    suite: str
+    game: str
+    frame_skip: int
+    frame_stack: int
+    sticky_actions: float
+    full_action_space: bool
+    noop_max: int
+    max_episode_frames: int
+    life_loss_discount: float
+
+
+class Timestep(NamedTuple):
+    """What one step of B environments gave.
+
+    Auto-reset is "next step": the step after an ending ignores its action, starts the new episode
+    and is not valid; nothing about it may be learned from, except that its observation opens an
+    episode. So the observation an episode ended in is always seen, and a time limit can bootstrap
+    from it.
+    """
+
+    observation: np.ndarray  # [B, ...], after the step
+    reward: np.ndarray  # [B] float32, unclipped
+    discount: np.ndarray  # [B] float32: 0 at an ending, `life_loss_discount` at a life's, else 1
+    ended: np.ndarray  # [B] bool, the episode is over, by an ending or by a time limit
+    valid: np.ndarray  # [B] bool, False on the auto-reset step
+    frames: np.ndarray  # [B] int, emulator frames the agent has played in this episode
+
+
+class VectorEnvironment(Protocol):
+    """B environments that are stepped together and reset themselves."""
+
+    num_envs: int
+    num_actions: int
+    observation_shape: tuple[int, ...]  # of one observation as the network sees it
+    observation_dtype: Any
+    frame_stack: int  # S where observations are [B, S, H, W] stacks of single frames, else 0
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """Starts all episodes, each environment's random stream from its own seed."""
+        ...
+
+    def step(self, action: np.ndarray) -> Timestep:
+        """Plays one action [B] int32 in each environment."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the environments hold."""
+        ...

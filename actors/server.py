@@ -1,0 +1,160 @@
+"""A server of unrolls: a vector environment, a policy and a random stream. No Ray in here."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from actors.environments.suites import make_environment
+from actors.environments.vector import EnvironmentSpec, VectorEnvironment
+from actors.seeding import environment_seeds, policy_key
+from agents.networks import Params, make_network
+from agents.policies import POLICIES
+from agents.trajectory import Episode, Trajectory, Unroll
+
+
+class ServerSpec(NamedTuple):
+    """All that a server is made from, as plain data."""
+
+    environment: EnvironmentSpec
+    network: str
+    num_envs: int
+    unroll_length: int
+    threads: int
+    seed: int  # of the run
+    policy: str = "sample"
+
+
+class UnrollServer:
+    """Plays on from where it stopped, one unroll for each call, with the parameters it is given.
+
+    The same class runs inside a Ray actor and in the learner's own process. It keeps no
+    parameters of its own, so that a replacement needs no catching up.
+    """
+
+    def __init__(self, spec: ServerSpec, serial: int) -> None:
+        """Makes and resets the environments.
+
+        Args:
+            spec: what to make.
+            serial: of this server within the run; decides its random streams.
+
+        Raises:
+            EnvironmentRefused: the environment cannot be made as configured.
+        """
+        self._spec = spec
+        self.name = f"actor {serial} ({spec.environment.game})"
+        self._environment = make_environment(spec.environment, spec.num_envs, spec.threads)
+        self._act = _make_act(spec, self._environment)
+        self._key = policy_key(spec.seed, serial)
+        self._steps = 0  # since the server was made; each draws its actions with a key of its own
+        self._observation = self._environment.reset(
+            environment_seeds(spec.seed, serial, spec.num_envs)
+        )
+        self._score = np.zeros(spec.num_envs, np.float64)
+        self._device_params: tuple[int, Params] | None = None
+
+    def unroll(self, params: Params, version: int) -> Unroll:
+        """Plays `unroll_length` steps in each environment.
+
+        Args:
+            params: of the policy, as host or device arrays.
+            version: learner updates that made them.
+        """
+        params = self._on_device(params, version)
+        steps, envs = self._spec.unroll_length, self._spec.num_envs
+        stack = self._environment.frame_stack
+        frames = _FrameBuffer(self._observation, steps, stack)
+        action = np.empty((steps, envs), np.int32)
+        reward = np.empty((steps, envs), np.float32)
+        discount = np.empty((steps, envs), np.float32)
+        valid = np.empty((steps, envs), bool)
+        logits = []
+        episodes: list[Episode] = []
+        in_environment = 0.0
+        start = time.perf_counter()
+        for t in range(steps):
+            chosen, step_logits = self._act(params, self._key, self._steps, self._observation)
+            self._steps += 1
+            action[t] = chosen
+            logits.append(step_logits)
+            entered = time.perf_counter()
+            step = self._environment.step(action[t])
+            in_environment += time.perf_counter() - entered
+            self._observation = step.observation
+            reward[t], discount[t], valid[t] = step.reward, step.discount, step.valid
+            frames.add(t + 1, step.observation)
+            episodes.extend(self._finished(step.reward, step.ended, step.frames))
+        total = time.perf_counter() - start
+        trajectory = Trajectory(frames.array, action, reward, discount, np.stack(logits), valid)  # type: ignore[arg-type]
+        played = int(valid.sum())
+        return Unroll(
+            trajectory=trajectory,
+            version=version,
+            actor=self.name,
+            frames=played * self._spec.environment.frame_skip,
+            steps=played,
+            episodes=tuple(episodes),
+            seconds={"environment": in_environment, "policy": total - in_environment},
+        )
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._environment.close()
+
+    def _on_device(self, params: Params, version: int) -> Params:
+        """Moves parameters once for each version, not once for each step."""
+        if self._device_params is None or self._device_params[0] != version:
+            self._device_params = version, jax.device_put(params)
+        return self._device_params[1]
+
+    def _finished(
+        self, reward: np.ndarray, ended: np.ndarray, frames: np.ndarray
+    ) -> list[Episode]:
+        self._score += reward
+        over = np.flatnonzero(ended)
+        episodes = [Episode(float(self._score[i]), int(frames[i])) for i in over]
+        self._score[over] = 0.0
+        return episodes
+
+
+class _FrameBuffer:
+    """Collects an unroll's observations: each frame once where the environment stacks them."""
+
+    def __init__(self, first: np.ndarray, steps: int, stack: int) -> None:
+        self._stack = stack
+        if stack:  # [B, S, H, W] to S single frames [B, H, W]
+            shape = (steps + stack, first.shape[0], *first.shape[2:])
+            self.array = np.empty(shape, first.dtype)
+            self.array[:stack] = first.swapaxes(0, 1)
+        else:
+            self.array = np.empty((steps + 1, *first.shape), first.dtype)
+            self.array[0] = first
+
+    def add(self, row: int, observation: np.ndarray) -> None:
+        if self._stack:
+            self.array[self._stack - 1 + row] = observation[:, -1]
+        else:
+            self.array[row] = observation
+
+
+def _make_act(spec: ServerSpec, environment: VectorEnvironment):
+    """The jitted policy: (params, key, step, observation) -> (action [B], logits [B, A])."""
+    network = make_network(
+        spec.network,
+        environment.num_actions,
+        environment.observation_shape,
+        environment.observation_dtype,
+    )
+    choose = POLICIES[spec.policy]
+    stacked = bool(environment.frame_stack)
+
+    @jax.jit
+    def act(params, key, step, observation):
+        if stacked:  # the environment's [B, S, H, W] to the network's [B, H, W, S]
+            observation = observation.transpose(0, 2, 3, 1)
+        logits = network.apply(params, observation).logits
+        return choose(jax.random.fold_in(key, step), logits), logits
+
+    return act

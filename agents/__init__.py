@@ -1,0 +1,1 @@
+"""What is learned: networks, targets and losses as pure functions over arrays."""

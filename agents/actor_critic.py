@@ -1,0 +1,78 @@
+"""The IMPALA actor-critic: targets outside the gradient, loss inside.
+
+The seam between the two functions is what makes meta-gradients right: `loss` is differentiated
+with respect to the network's outputs and takes its targets as data, so no `stop_gradient` is
+needed, and none may appear here (docs/architecture.md).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from agents.hyperparameters import Hyperparameters
+from agents.networks import NetworkOutput
+from agents.trajectory import Trajectory
+from agents.vtrace import Targets, vtrace
+
+
+def _log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:
+    """log pi(a|x) of the action taken: [T, B, A] and [T, B] to [T, B]."""
+    log_policy = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_policy, action[..., None], axis=-1)[..., 0]
+
+
+def make_targets(
+    outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters
+) -> Targets:
+    """V-trace targets of one unroll under the current policy and values.
+
+    Args:
+        outputs: logits [T+1, B, A] and value [T+1, B] at the trajectory's observations.
+        trajectory: T steps in B environments, rewards as the learner wants them.
+        hyper: discount, lambda and leaks are used.
+    """
+    log_ratio = _log_probability(outputs.logits[:-1], trajectory.action) - _log_probability(
+        trajectory.behaviour_logits, trajectory.action
+    )
+    return vtrace(
+        outputs.value,
+        trajectory.reward,
+        hyper.discount * trajectory.discount,
+        log_ratio,
+        trajectory.valid,
+        lambda_=hyper.vtrace_lambda,
+        leak_rho=hyper.vtrace_leak_rho,
+        leak_c=hyper.vtrace_leak_c,
+    )
+
+
+def loss(
+    outputs: NetworkOutput, targets: Targets, trajectory: Trajectory, hyper: Hyperparameters
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Actor-critic loss, summed over the valid steps of time and batch.
+
+    Espeholt et al. 2018, section 4.2; sums as in its published code (learning rate 6e-4 and
+    gradient norm 40 only make sense with them). The value loss is half the squared error.
+
+    Args:
+        outputs: logits [T+1, B, A] and value [T+1, B].
+        targets: value and advantage, [T, B].
+        trajectory: T steps in B environments.
+        hyper: the three costs are used.
+
+    Returns:
+        The loss, and its parts per valid step under the names of metrics.jsonl.
+    """
+    mask = trajectory.valid.astype(outputs.value.dtype)
+    logits = outputs.logits[:-1]
+    log_policy = jax.nn.log_softmax(logits)
+    policy = -jnp.sum(targets.advantage * _log_probability(logits, trajectory.action) * mask)
+    value = 0.5 * jnp.sum(jnp.square(targets.value - outputs.value[:-1]) * mask)
+    entropy = -jnp.sum(jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * mask)
+    total = hyper.policy_cost * policy + hyper.value_cost * value - hyper.entropy_cost * entropy
+    steps = jnp.maximum(jnp.sum(mask), 1.0)
+    return total, {
+        "loss/total": total / steps,
+        "loss/policy": policy / steps,
+        "loss/value": value / steps,
+        "loss/entropy": entropy / steps,
+    }

@@ -1,0 +1,164 @@
+"""Policy and value networks; the only file that imports haiku."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+Params = Any  # haiku's nested dict of arrays
+
+
+class NetworkOutput(NamedTuple):
+    """What a network says about each observation."""
+
+    logits: jax.Array  # [..., A]
+    value: jax.Array  # [...]
+
+
+class Network(NamedTuple):
+    """A pair of pure functions. `apply` takes any number of leading axes."""
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], NetworkOutput]
+
+
+def _space_to_depth(x: jax.Array, block: int) -> jax.Array:
+    """[N, H, W, C] to [N, H // block, W // block, block * block * C], cropped to whole blocks."""
+    height, width, channels = x.shape[1] // block, x.shape[2] // block, x.shape[3]
+    x = x[:, : height * block, : width * block]
+    if x.dtype == jnp.uint8 and channels == 4:
+        # The four stacked frames of one pixel move as one 32-bit word: on a CPU XLA transposes
+        # bytes one by one, which took longer than the convolution that follows.
+        x = jax.lax.bitcast_convert_type(x, jnp.uint32)
+        x = x.reshape(-1, height, block, width, block).transpose(0, 1, 3, 2, 4)
+        x = jax.lax.bitcast_convert_type(x, jnp.uint8)
+    else:
+        x = x.reshape(-1, height, block, width, block, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, height, width, block * block * channels)
+
+
+class _HalfOverlapConv(hk.Module):
+    """VALID convolution whose kernel is twice its stride, as one matrix product and three sums.
+
+    With the image cut into stride-sized blocks, each output reads 2x2 blocks: multiply every block
+    by all four quarters of the kernel at once, then add the products where they belong. Equal to
+    `hk.Conv2D` up to rounding; on a CPU the gradient of the shallow network takes half the time,
+    because XLA's own weight gradient of a strided convolution is slow (docs/architecture.md).
+    """
+
+    def __init__(self, channels: int, stride: int, scale: float = 1.0, name: str | None = None):
+        super().__init__(name=name)
+        self._channels, self._stride, self._scale = channels, stride, scale
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        stride, inputs, outputs = self._stride, x.shape[-1], self._channels
+        fan_in = 4 * stride * stride * inputs
+        w = hk.get_parameter(
+            "w",
+            (2 * stride, 2 * stride, inputs, outputs),
+            init=hk.initializers.TruncatedNormal(fan_in**-0.5),
+        )
+        b = hk.get_parameter("b", (outputs,), init=jnp.zeros)
+        # [2s, 2s, C, O] to [s*s*C, (quarter, O)], rows in the order of `_space_to_depth`.
+        quarters = w.reshape(2, stride, 2, stride, inputs, outputs).transpose(1, 3, 4, 0, 2, 5)
+        quarters = quarters.reshape(stride * stride * inputs, 4 * outputs) * self._scale
+        blocks = _space_to_depth(x, stride).astype(w.dtype)
+        products = (blocks.reshape(-1, quarters.shape[0]) @ quarters).reshape(
+            *blocks.shape[:3], 4, outputs
+        )
+        return (
+            products[:, :-1, :-1, 0]
+            + products[:, :-1, 1:, 1]
+            + products[:, 1:, :-1, 2]
+            + products[:, 1:, 1:, 3]
+            + b
+        )
+
+
+def _pixel_scale(x: jax.Array) -> float:
+    return 1.0 / 255.0 if x.dtype == jnp.uint8 else 1.0
+
+
+def _shallow_torso(x: jax.Array) -> jax.Array:
+    """IMPALA's two-convolution network (16 8x8/4, 32 4x4/2, dense 256), published for DMLab."""
+    x = jax.nn.relu(_HalfOverlapConv(16, 4, scale=_pixel_scale(x))(x))
+    x = jax.nn.relu(_HalfOverlapConv(32, 2)(x))
+    return jax.nn.relu(hk.Linear(256)(hk.Flatten()(x)))
+
+
+def _shallow_atari_torso(x: jax.Array) -> jax.Array:
+    """IMPALA's three-convolution network for Atari (32 8x8/4, 64 4x4/2, 64 3x3/1, dense 512)."""
+    x = jax.nn.relu(_HalfOverlapConv(32, 4, scale=_pixel_scale(x))(x))
+    x = jax.nn.relu(_HalfOverlapConv(64, 2)(x))
+    x = jax.nn.relu(hk.Conv2D(64, 3, padding="VALID")(x))
+    return jax.nn.relu(hk.Linear(512)(hk.Flatten()(x)))
+
+
+def _deep_torso(x: jax.Array) -> jax.Array:
+    """IMPALA's residual network (Espeholt et al. 2018, figure 3, without the LSTM)."""
+    x = x.astype(jnp.float32) * _pixel_scale(x)
+    for channels in (16, 32, 32):
+        x = hk.Conv2D(channels, 3)(x)
+        x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+        for _ in range(2):
+            block = hk.Conv2D(channels, 3)(jax.nn.relu(x))
+            x = x + hk.Conv2D(channels, 3)(jax.nn.relu(block))
+    return jax.nn.relu(hk.Linear(256)(hk.Flatten()(jax.nn.relu(x))))
+
+
+def _flat_torso(x: jax.Array) -> jax.Array:
+    """Two dense layers of 128 for observations that are not images."""
+    x = x.astype(jnp.float32) * _pixel_scale(x)
+    for _ in range(2):
+        x = jax.nn.relu(hk.Linear(128)(x))
+    return x
+
+
+_IMAGE_TORSOS = {
+    "shallow": _shallow_torso,
+    "shallow_atari": _shallow_atari_torso,
+    "deep": _deep_torso,
+}
+
+
+def make_network(
+    name: str, num_actions: int, observation_shape: tuple[int, ...], dtype: Any
+) -> Network:
+    """Builds a policy and value network on one torso.
+
+    Args:
+        name: "shallow", "shallow_atari" or "deep"; all three are the same two dense layers where
+            the observation is a vector.
+        num_actions: A.
+        observation_shape: of one observation, [H, W, C] or [features].
+        dtype: of the observation; uint8 is divided by 255.
+
+    Raises:
+        ValueError: the observation is neither an image nor a vector.
+    """
+    rank = len(observation_shape)
+    if rank not in (1, 3):
+        raise ValueError(f"an observation of shape {observation_shape} is no image and no vector")
+    torso = _flat_torso if rank == 1 else _IMAGE_TORSOS[name]
+
+    def forward(observation: jax.Array) -> NetworkOutput:
+        features = torso(observation)
+        # Small first logits: the untrained policy is close to uniform.
+        logits = hk.Linear(num_actions, w_init=hk.initializers.TruncatedNormal(0.01), name="policy")
+        value = hk.Linear(1, name="value")
+        return NetworkOutput(logits(features), value(features)[..., 0])
+
+    transformed = hk.without_apply_rng(hk.transform(forward))
+
+    def init(key: jax.Array) -> Params:
+        return transformed.init(key, jnp.zeros((1, *observation_shape), dtype))
+
+    def apply(params: Params, observation: jax.Array) -> NetworkOutput:
+        leading = observation.shape[: observation.ndim - rank]
+        flat = observation.reshape(-1, *observation_shape)
+        outputs = transformed.apply(params, flat)
+        return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), outputs)
+
+    return Network(init, apply)

@@ -1,0 +1,1 @@
+"""Configuration: the typed schema, the loader, and the named configurations (YAML)."""

@@ -1,0 +1,160 @@
+"""From a name or a YAML file and KEY=VALUE overrides to a `Config`, or one line that says why not."""
+
+import difflib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.schema import Config
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used. The message is one line: the key, the value, what is allowed."""
+
+
+def named_configs() -> list[str]:
+    """Names that `load` takes, as `atari/quickstart`."""
+    root = importlib.resources.files("configs")
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.yaml')}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        source: a name under configs/ (`atari/quickstart`) or the path of a YAML file.
+        overrides: `dotted.key=value`, the value in YAML; later ones win.
+
+    Raises:
+        ConfigError: the file, a key or a value cannot be used.
+    """
+    content = _read(source)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r} is no KEY=VALUE, like env.game=breakout")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            value = text
+        _assign(content, key, value)
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+    return config if "name" in content else config.model_copy(update={"name": _name(source)})
+
+
+def dump(config: Config) -> str:
+    """The whole resolved configuration as YAML; `load` of it gives the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _name(source: str) -> str:
+    """A run's name from its configuration's: `atari/quickstart` becomes `atari-quickstart`."""
+    stem = Path(source).stem if source.endswith((".yaml", ".yml")) else source
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    if source in named_configs():
+        text = importlib.resources.files("configs").joinpath(f"{source}.yaml").read_text()
+    elif source.endswith((".yaml", ".yml")) or path.is_file():
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigError(f"cannot read configuration {source}: {reason}") from None
+    else:
+        names = named_configs()
+        hint = _nearest(source, names) or f"there are {', '.join(names)}"
+        raise ConfigError(f"no configuration named {source!r}; {hint}, or give a .yaml file")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ConfigError(f"{source} is not valid YAML{where}: {problem}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source} must hold keys and values, not a {type(content).__name__}")
+    return content
+
+
+def _assign(content: dict[str, Any], key: str, value: Any) -> None:
+    *groups, last = key.split(".")
+    node = content
+    for depth, group in enumerate(groups):
+        node = node.setdefault(group, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: {'.'.join(groups[: depth + 1])} is a value, not a group")
+    node[last] = value
+
+
+def _nearest(word: str, candidates: Sequence[str]) -> str | None:
+    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    return f"did you mean {matches[0]!r}?" if matches else None
+
+
+def _group(path: Sequence[str | int]) -> type[BaseModel]:
+    """The model in which the last element of a key's path is looked up."""
+    model: type[BaseModel] = Config
+    for name in path[:-1]:
+        annotation = model.model_fields[str(name)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    return model
+
+
+def _all_keys() -> list[str]:
+    keys = []
+    for name, field in Config.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys.extend(f"{name}.{inner}" for inner in annotation.model_fields)
+        else:
+            keys.append(name)
+    return keys
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault in one line, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    path = list(first["loc"])
+    key = ".".join(str(part) for part in path)
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        siblings = list(_group(path).model_fields)
+        prefix = key[: -len(str(path[-1]))]
+        nearest = _nearest(str(path[-1]), siblings)
+        if nearest is None:
+            nearest = _nearest(key, _all_keys())
+        elif prefix:
+            nearest = nearest.replace("'", f"'{prefix}", 1)
+        message = f"unknown key {key}; " + (nearest or f"allowed here: {', '.join(siblings)}")
+    elif first["type"] == "literal_error":
+        allowed = first.get("ctx", {}).get("expected", "")
+        options = allowed.replace("'", "").replace(" or ", ", ").split(", ")
+        hint = _nearest(str(value), options)
+        message = f"{key}={value}: must be one of {', '.join(options)}" + (
+            f"; {hint}" if hint else ""
+        )
+    else:
+        reason = first["msg"][0].lower() + first["msg"][1:]
+        message = f"{key}={value}: {reason}"
+    more = f" (and {len(others)} more)" if others else ""
+    return " ".join(message.split()) + more

@@ -1,0 +1,123 @@
+"""Checkpoints: arrays by orbax, made atomic by a rename and verifiable by a manifest."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from learner.loop import Progress
+from learner.step import LearnerState
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+
+
+class CheckpointError(Exception):
+    """No checkpoint can be used; the message says which were tried and why they failed."""
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, each in a directory named by its learner updates."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+
+    def versions(self) -> list[int]:
+        """Learner updates of each complete checkpoint, oldest first."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
+
+    def save(self, state: LearnerState, progress: Progress) -> Path:
+        """Writes a checkpoint beside the others, then renames it into place.
+
+        A process killed at any moment leaves either no new checkpoint or a whole one. Files of
+        the manifest are hashed, so that `restore` can tell a damaged one.
+        """
+        version = progress.updates
+        target = self._folder / str(version)
+        if target.exists():
+            return target
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for stale in self._folder.glob("incomplete-*"):  # of a process that was killed
+            shutil.rmtree(stale)
+        partial = (self._folder / f"incomplete-{version}").absolute()
+        partial.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / "state", jax.device_get(state)._asdict())
+        (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
+        manifest = {name: _digest(partial / name) for name in _files(partial)}
+        (partial / _MANIFEST).write_text(json.dumps(manifest))
+        _flush(partial)
+        os.rename(partial, target)
+        for old in self.versions()[: -self._keep]:
+            shutil.rmtree(self._folder / str(old))
+        return target
+
+    def restore(self, like: LearnerState) -> tuple[LearnerState, Progress]:
+        """The newest checkpoint that is whole; damaged newer ones are reported and passed over.
+
+        Args:
+            like: a state of the same structure, shapes and types, whose values are not used.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        problems = []
+        for version in reversed(self.versions()):
+            path = self._folder / str(version)
+            damage = _damage(path)
+            if damage is None:
+                return self._load(path, like)
+            problems.append(f"{path}: {damage}")
+            _log.warning("checkpoint %s is damaged (%s); trying the one before it", path, damage)
+        reason = "; ".join(problems) or f"{self._folder} holds none"
+        raise CheckpointError(f"no usable checkpoint: {reason}")
+
+    def _load(self, path: Path, like: LearnerState) -> tuple[LearnerState, Progress]:
+        with ocp.StandardCheckpointer() as checkpointer:
+            target: Any = jax.device_get(like)._asdict()
+            state = checkpointer.restore(path.absolute() / "state", target)
+        progress = Progress(**json.loads((path / "progress.json").read_text()))
+        return LearnerState(**state), progress
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != _MANIFEST
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _flush(folder: Path) -> None:
+    """Makes a folder's contents durable before the rename makes them visible."""
+    for name in [*_files(folder), _MANIFEST]:
+        descriptor = os.open(folder / name, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if _digest(path / name) != digest:
+                return f"{name} has changed since it was written"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,230 @@
+"""The learner's loop: batches in, parameters out, whatever makes the experience."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from agents.networks import Params
+from agents.trajectory import Trajectory, Unroll
+from learner.step import Learner, LearnerState
+from learner.update import Metrics
+
+_RECENT_EPISODES = 100
+_POLL_SECONDS = 0.5  # how often a learner that waits for experience looks whether it should stop
+
+
+class LearningDiverged(Exception):
+    """A loss or a gradient is not finite; the message names the update and the actors."""
+
+
+class ExperienceSource(Protocol):
+    """Where experience comes from: Ray actors, this process, or a test."""
+
+    def publish(self, params: Params, version: int) -> None:
+        """Offers the parameters made by `version` updates to all unrolls that start from now on."""
+        ...
+
+    def next_batch(self, timeout_seconds: float) -> list[Unroll] | None:
+        """The unrolls of one batch, or None when they are not complete within the time.
+
+        Raises:
+            SourceFailed: no batch will ever come.
+        """
+        ...
+
+    def statistics(self) -> Mapping[str, float]:
+        """Metrics of the source by their names in metrics.jsonl (`actors/alive`, ...)."""
+        ...
+
+    def close(self) -> None:
+        """Ends whatever makes the experience. May be called twice."""
+        ...
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run has done, over all its restarts. Frames are emulator frames."""
+
+    frames: int = 0
+    env_steps: int = 0
+    updates: int = 0
+    episodes: int = 0
+    seconds: float = 0.0
+    starts: int = 0  # how often the run was started; makes each start's random streams its own
+
+
+class LoopSettings(NamedTuple):
+    """When to stop, log and checkpoint."""
+
+    total_frames: int
+    log_every_seconds: float
+    checkpoint_every_seconds: float
+
+
+class _Batch(NamedTuple):
+    trajectory: Trajectory  # on the learner's devices
+    unrolls: list[Unroll]  # without their arrays
+
+
+class _Window:
+    """What is averaged between two log lines, and the recent episodes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.recent: collections.deque = collections.deque(maxlen=_RECENT_EPISODES)
+        self.restart(progress)
+
+    def restart(self, progress: Progress) -> None:
+        self.start = time.monotonic()
+        self.start_frames, self.start_updates = progress.frames, progress.updates
+        self.lags: list[int] = []
+        self.waiting = 0.0  # seconds without a batch to learn from
+        self.learning = 0.0  # seconds of waiting for the step after the next batch was ready
+
+    def metrics(self, progress: Progress) -> dict[str, float | None]:
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        updates = max(progress.updates - self.start_updates, 1)
+        scores = [episode.score for episode in self.recent]
+        lengths = [episode.frames for episode in self.recent]
+        return {
+            "frames": progress.frames,
+            "env_steps": progress.env_steps,
+            "learner_updates": progress.updates,
+            "seconds": round(progress.seconds, 3),
+            "frames_per_second": (progress.frames - self.start_frames) / seconds,
+            "episode_return": float(np.mean(scores)) if scores else None,
+            "episode_length": float(np.mean(lengths)) if lengths else None,
+            "episodes": progress.episodes,
+            "policy_lag": float(np.mean(self.lags)) if self.lags else None,
+            "policy_lag_max": max(self.lags, default=None),
+            "time/wait_for_batch": self.waiting / updates,
+            "time/wait_for_step": self.learning / updates,
+        }
+
+    def lag_histogram(self) -> dict[str, int]:
+        """Unrolls by policy lag in learner updates, since the last log line."""
+        return {str(lag): n for lag, n in sorted(collections.Counter(self.lags).items())}
+
+
+def _assemble(unrolls: Sequence[Unroll]) -> Trajectory:
+    """Joins unrolls along the batch axis, in host memory."""
+    trajectories = [unroll.trajectory for unroll in unrolls]
+    if len(trajectories) == 1:
+        return trajectories[0]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *trajectories)
+
+
+def _next_batch(
+    learner: Learner, source: ExperienceSource, stop: Callable[[], bool]
+) -> _Batch | None:
+    """Waits for a batch and starts its transfer; None when the run should stop first."""
+    while not stop():
+        unrolls = source.next_batch(_POLL_SECONDS)
+        if unrolls is not None:
+            trajectory = learner.place_batch(_assemble(unrolls))
+            # Drop the arrays at once: with Ray they pin shared memory.
+            light = [unroll._replace(trajectory=None) for unroll in unrolls]  # type: ignore[arg-type]
+            return _Batch(trajectory, light)
+    return None
+
+
+def _count(progress: Progress, window: _Window, batch: _Batch) -> None:
+    for unroll in batch.unrolls:
+        progress.frames += unroll.frames
+        progress.env_steps += unroll.steps
+        progress.episodes += len(unroll.episodes)
+        window.recent.extend(unroll.episodes)
+        window.lags.append(progress.updates - unroll.version)
+    progress.updates += 1
+
+
+def _require_finite(metrics: Metrics, progress: Progress, batch: _Batch) -> None:
+    if bool(metrics["finite"]):
+        return
+    losses = ", ".join(f"{k}={float(v):g}" for k, v in metrics.items() if k.startswith("loss/"))
+    actors = ", ".join(dict.fromkeys(unroll.actor for unroll in batch.unrolls))
+    raise LearningDiverged(
+        f"update {progress.updates} was not finite and was not applied ({losses}); "
+        f"its batch came from {actors}"
+    )
+
+
+def run(
+    learner: Learner,
+    state: LearnerState,
+    source: ExperienceSource,
+    progress: Progress,
+    settings: LoopSettings,
+    *,
+    stop: Callable[[], bool],
+    on_metrics: Callable[[dict], None],
+    on_checkpoint: Callable[[LearnerState, Progress], None],
+) -> LearnerState:
+    """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
+
+    The step is dispatched, then the next batch is fetched, assembled and sent to the device while
+    it runs; only then is the step waited for. So at most one batch is learned from, one is ready
+    and the source's own bound holds the rest.
+
+    Args:
+        learner: the jitted step and its placement.
+        state: where to start; donated.
+        source: of experience; not closed here.
+        progress: counters at the start.
+        settings: when to end, log and checkpoint.
+        stop: asked between updates and while waiting.
+        on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
+        on_checkpoint: gets the state each `checkpoint_every_seconds`; not at the end.
+
+    Raises:
+        SourceFailed: by the source.
+        LearningDiverged: an update was not finite. `state` as of the last good update went to the
+            last `on_checkpoint`.
+    """
+    state = learner.place_state(state)
+    source.publish(learner.snapshot(state.inner.params), progress.updates)
+    started = time.monotonic() - progress.seconds
+    window = _Window(progress)
+    last_checkpoint = time.monotonic()
+    metrics: Metrics = {}
+
+    def report() -> None:
+        values = {k: float(v) for k, v in jax.device_get(metrics).items() if k != "finite"}
+        counted = window.metrics(progress)
+        on_metrics(
+            {
+                **counted,
+                **values,
+                **source.statistics(),
+                "policy_lag_histogram": window.lag_histogram(),
+            }
+        )
+        window.restart(progress)
+
+    batch = None if progress.frames >= settings.total_frames else _next_batch(learner, source, stop)
+    while batch is not None:
+        state, metrics = learner.step(state, batch.trajectory)
+        learned = batch
+        _count(progress, window, learned)
+        source.publish(learner.snapshot(state.inner.params), progress.updates)
+        dispatched = time.monotonic()
+        finished = progress.frames >= settings.total_frames
+        batch = None if finished else _next_batch(learner, source, stop)
+        fetched = time.monotonic()
+        _require_finite(metrics, progress, learned)  # waits for the step
+        now = time.monotonic()
+        window.waiting += fetched - dispatched
+        window.learning += now - fetched
+        progress.seconds = now - started
+        if now - window.start >= settings.log_every_seconds:
+            report()
+        if now - last_checkpoint >= settings.checkpoint_every_seconds:
+            on_checkpoint(state, progress)
+            last_checkpoint = time.monotonic()
+    if metrics:
+        report()
+    return state

@@ -1,0 +1,83 @@
+"""A run folder: configuration, metrics, summary, TensorBoard. Knows no algorithm."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+class RunFolder:
+    """Writes what users and their scripts read (docs/run_folder.md)."""
+
+    def __init__(self, path: Path, *, tensorboard: bool) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._metrics = (path / "metrics.jsonl").open("a", buffering=1)
+        self._latest: dict[str, Any] = {}
+        self._events = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # 0.3 s, only where it is wanted
+
+            self._events = SummaryWriter(str(path / "tensorboard"))
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Appends one line to metrics.jsonl, and its scalars to TensorBoard at `frames`."""
+        self._latest = metrics
+        self._metrics.write(json.dumps(_plain(metrics), allow_nan=False) + "\n")
+        if self._events is not None:
+            for name, value in metrics.items():
+                if isinstance(value, (int, float)):
+                    self._events.add_scalar(name, value, metrics["frames"])
+            self._events.flush()
+
+    def write_summary(self, status: Status, **facts: Any) -> None:
+        """Replaces summary.json by the last metrics, the status and `facts`, atomically."""
+        write_json(self.path / "summary.json", {"status": status, **self._latest, **facts})
+
+    def close(self) -> None:
+        """Closes the files; the folder stays."""
+        self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+def forget_after(path: Path, frames: int) -> None:
+    """Drops the lines of metrics.jsonl that a resumed run will write again.
+
+    Args:
+        path: of the run folder.
+        frames: of the checkpoint that the run goes on from.
+    """
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text().splitlines():
+        try:
+            known = json.loads(line)["frames"] <= frames
+        except (ValueError, KeyError):  # the last line of a process that was killed
+            known = False
+        if known:
+            kept.append(line + "\n")
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text("".join(kept))
+    os.replace(partial, file)
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

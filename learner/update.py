@@ -1,0 +1,68 @@
+"""One update of the learner on one batch: phi of Flennerhag et al. (arXiv 2109.04504)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from agents.hyperparameters import Hyperparameters
+from agents.networks import Network, NetworkOutput, Params
+from agents.trajectory import Trajectory
+from agents.vtrace import Targets
+from learner.optimizers import gradient_norm
+
+MetaParams = dict[str, jax.Array]  # unconstrained; empty where nothing is learned
+Metrics = dict[str, jax.Array]
+MakeTargets = Callable[[NetworkOutput, Trajectory, Hyperparameters], Targets]
+Loss = Callable[
+    [NetworkOutput, Targets, Trajectory, Hyperparameters], tuple[jax.Array, Metrics]
+]
+
+
+class InnerState(NamedTuple):
+    """All that one update changes."""
+
+    params: Params
+    opt_state: Any
+
+
+Update = Callable[[InnerState, Trajectory, MetaParams], tuple[InnerState, Metrics]]
+
+
+def init_inner_state(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
+    """The state before the first update."""
+    return InnerState(params, optimizer.init(params))
+
+
+def make_update(
+    network: Network,
+    make_targets: MakeTargets,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    hyperparameters: Callable[[MetaParams], Hyperparameters],
+) -> Update:
+    """Builds `update(state, trajectory, meta_params) -> (state, metrics)`.
+
+    The semi-gradient is written as a pull-back: the network runs once, the loss is differentiated
+    with respect to the network's outputs with the targets as data, and the result is pulled back
+    to the parameters. Nothing is stopped, so the whole update can be differentiated with respect
+    to the meta-parameters and through any number of updates.
+    """
+
+    def update(
+        state: InnerState, trajectory: Trajectory, meta_params: MetaParams
+    ) -> tuple[InnerState, Metrics]:
+        outputs, pull_back = jax.vjp(
+            lambda params: network.apply(params, trajectory.observation), state.params
+        )
+        hyper = hyperparameters(meta_params)
+        targets = make_targets(outputs, trajectory, hyper)
+        cotangent, metrics = jax.grad(loss, has_aux=True)(outputs, targets, trajectory, hyper)
+        (gradients,) = pull_back(cotangent)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {**metrics, "loss/gradient_norm": gradient_norm(gradients)}
+        return InnerState(params, opt_state), metrics
+
+    return update

@@ -1,0 +1,205 @@
+"""From a `Config` to the objects that run it: the one factory."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+
+from actors.environments.suites import make_environment
+from actors.environments.vector import EnvironmentRefused
+from actors.server import ServerSpec
+from agents import actor_critic
+from agents.hyperparameters import Hyperparameters
+from agents.networks import Network, make_network
+from agents.trajectory import Trajectory, learner_view
+from configs.load import ConfigError
+from configs.schema import Config
+from learner.loop import ExperienceSource
+from learner.optimizers import make_optimizer
+from learner.step import Learner, LearnerState, init_learner_state, make_learner
+from learner.update import MetaParams, Update, init_inner_state, make_update
+from scripts.check import environment_spec
+
+# Serials of the actors of one start of a run: room for every replacement it could ever need.
+_SERIALS_PER_START = 100_000
+
+
+class Probe(NamedTuple):
+    """What only an environment itself can say."""
+
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: type
+    single_frames: bool
+
+
+class Agent(NamedTuple):
+    """The learner's side of a run."""
+
+    network: Network
+    learner: Learner
+    initial_state: LearnerState
+
+
+def probe_environment(config: Config) -> Probe:
+    """Makes one environment and asks it.
+
+    Raises:
+        ConfigError: it cannot be made, or the agent cannot play it.
+    """
+    try:
+        environment = make_environment(environment_spec(config.env), 1, 1)
+    except EnvironmentRefused as error:
+        raise ConfigError(f"env.game={config.env.game}: {error}") from error
+    probe = Probe(
+        environment.num_actions,
+        environment.observation_shape,
+        environment.observation_dtype,
+        bool(environment.frame_stack),
+    )
+    environment.close()
+    return probe
+
+
+def server_spec(config: Config, *, num_envs: int | None = None, policy: str = "sample") -> ServerSpec:
+    """What an unroll server is made from."""
+    return ServerSpec(
+        environment=environment_spec(config.env),
+        network=config.agent.network,
+        num_envs=num_envs or config.actors.envs_per_actor,
+        unroll_length=config.learner.unroll_length,
+        threads=config.actors.threads_per_actor,
+        seed=config.seed,
+        policy=policy,
+    )
+
+
+def total_updates(config: Config) -> int:
+    """Learner updates in the whole run."""
+    frames = config.learner.batch_size * config.learner.unroll_length * config.env.frame_skip
+    return -(-config.total_frames // frames)
+
+
+def build_network(config: Config, probe: Probe) -> Network:
+    """Policy and value network."""
+    return make_network(
+        config.agent.network,
+        probe.num_actions,
+        probe.observation_shape,
+        probe.observation_dtype,
+    )
+
+
+def build_agent(config: Config, probe: Probe) -> Agent:
+    """Network, learner and first state.
+
+    Raises:
+        ConfigError: the batch does not divide over the devices.
+    """
+    network = build_network(config, probe)
+    optimizer = _optimizer(config)
+    update = ALGORITHMS[config.agent.algorithm](config, network, optimizer)
+    learner = make_learner(update, _view(config, probe), _devices(config))
+    params = network.init(jax.random.key(config.seed))
+    return Agent(network, learner, init_learner_state(init_inner_state(params, optimizer)))
+
+
+def build_source(config: Config, starts: int) -> ExperienceSource:
+    """Where experience comes from. With `actors.runtime=ray`, Ray is connected already.
+
+    Args:
+        config: of the run.
+        starts: how often the run was started before; each start draws other random numbers.
+    """
+    unrolls_per_batch = config.learner.batch_size // config.actors.envs_per_actor
+    first_serial = starts * _SERIALS_PER_START
+    if config.actors.runtime == "in_process":
+        from actors.in_process import InProcessSource
+
+        return InProcessSource(
+            server_spec(config),
+            count=config.actors.count,
+            unrolls_per_batch=unrolls_per_batch,
+            first_serial=first_serial,
+        )
+    from actors.pool import PoolSettings, RaySource
+
+    actors = config.actors
+    settings = PoolSettings(
+        mode=actors.mode,
+        count=actors.count,
+        unrolls_per_batch=unrolls_per_batch,
+        unrolls_in_flight=actors.unrolls_in_flight,
+        max_bytes_in_flight=actors.max_bytes_in_flight,
+        max_policy_lag=actors.max_policy_lag,
+        unroll_timeout_seconds=actors.unroll_timeout_seconds,
+        max_failures=actors.max_failures,
+        threads=actors.threads_per_actor,
+        environment_variables=_actor_environment(actors.threads_per_actor),
+    )
+    return RaySource(server_spec(config), settings, first_serial=first_serial)
+
+
+def _impala(config: Config, network: Network, optimizer: optax.GradientTransformation) -> Update:
+    hyper = Hyperparameters(
+        **{name: getattr(config.agent, name) for name in Hyperparameters._fields}
+    )
+
+    def fixed(meta_params: MetaParams) -> Hyperparameters:
+        del meta_params  # nothing is learned
+        return hyper
+
+    return make_update(network, actor_critic.make_targets, actor_critic.loss, optimizer, fixed)
+
+
+# A new algorithm is one function of this signature and one line here.
+ALGORITHMS: dict[str, Callable[[Config, Network, optax.GradientTransformation], Update]] = {
+    "impala": _impala,
+}
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    learner = config.learner
+    rate: optax.ScalarOrSchedule = learner.learning_rate
+    if learner.learning_rate_schedule == "linear":
+        rate = optax.linear_schedule(learner.learning_rate, 0.0, total_updates(config))
+    return make_optimizer(
+        learner.optimizer,
+        rate,
+        decay=learner.decay,
+        epsilon=learner.epsilon,
+        max_gradient_norm=learner.max_gradient_norm,
+    )
+
+
+def _view(config: Config, probe: Probe) -> Callable[[Trajectory], Trajectory]:
+    return lambda batch: learner_view(batch, probe.single_frames, config.env.reward_clip)
+
+
+def _devices(config: Config) -> list[jax.Device]:
+    available = jax.local_devices()
+    count = config.learner.devices or len(available)
+    if count > len(available):
+        raise ConfigError(
+            f"learner.devices={count}: this machine has {len(available)} "
+            f"({available[0].platform}); 0 takes all"
+        )
+    if config.learner.batch_size % count:
+        raise ConfigError(
+            f"learner.batch_size={config.learner.batch_size}: must be a multiple of the {count} "
+            "devices that share it (learner.devices)"
+        )
+    return available[:count]
+
+
+def _actor_environment(threads: int) -> dict[str, str]:
+    """Keeps an actor's libraries within its threads and off the learner's accelerator."""
+    cache = jax.config.jax_compilation_cache_dir
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": str(threads),  # the size of XLA's own thread pool on CPUs
+        "OMP_NUM_THREADS": str(threads),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        **({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}),
+    }

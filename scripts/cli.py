@@ -1,0 +1,174 @@
+"""The `bmg` command. Sub-commands import their heavy packages when they run, not before."""
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import sys
+from typing import NoReturn
+
+_OURS = ("agents", "actors", "learner", "configs", "scripts")
+
+
+class _Parser(argparse.ArgumentParser):
+    """One readable line for bad usage, as for bad configuration."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"bmg: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="bmg",
+        description="Actor-learner reinforcement learning with self-tuned hyper-parameters.",
+        epilog="example: bmg train atari/quickstart env.game=breakout",
+    )
+    parser.add_argument("--version", action="version", version=importlib.metadata.version("bmg"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+
+    train = command(
+        "train",
+        "Trains an agent into a run folder.",
+        "bmg train atari/quickstart env.game=breakout total_frames=1000000 --run-dir runs/b",
+    )
+    train.add_argument("config", help="a name under configs/ or the path of a YAML file")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted configuration keys")
+    train.add_argument("--run-dir", help="default: runs/NAME-DATE-TIME")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
+
+    evaluate = command(
+        "evaluate",
+        "Plays a run's newest good checkpoint and writes evaluation.json.",
+        "bmg evaluate runs/b --episodes 20 --video b.mp4",
+    )
+    evaluate.add_argument("run_dir")
+    evaluate.add_argument("--episodes", type=_positive, default=10)
+    evaluate.add_argument("--seed", type=_seed, default=1_000_000)
+    evaluate.add_argument("--video", metavar="FILE.mp4", help="also records one episode")
+    evaluate.add_argument(
+        "--policy",
+        choices=("sample", "greedy", "random"),
+        default="sample",
+        help="sample from the policy (as in training), take its mode, or play at random",
+    )
+
+    bench = command(
+        "bench",
+        "Measures each stage and the whole, and prints JSON.",
+        "bmg bench atari/quickstart env.game=breakout",
+    )
+    bench.add_argument("config", nargs="?", default="atari/quickstart")
+    bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    bench.add_argument("--seconds", type=_positive, default=60, help="of the whole system's run")
+
+    report = command(
+        "report",
+        "Draws learning curves and tables from run folders.",
+        "bmg report runs/b --out figures",
+    )
+    report.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    report.add_argument("--out", help="default: the run folder, or `report` for several")
+
+    command("games", "Lists the 57 Atari games with their scores.", "bmg games")
+    return parser
+
+
+def _parse() -> argparse.Namespace:
+    """Parses the command line; KEY=VALUE may also stand behind options, as in `--resume seed=1`."""
+    parser = _parser()
+    options, rest = parser.parse_known_args()
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(late) < len(rest) or (late and not hasattr(options, "overrides")):
+        unknown = next((word for word in rest if word not in late), rest[0])
+        parser.error(f"unrecognized argument: {unknown}")
+    if late:
+        options.overrides = [*options.overrides, *late]
+    return options
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} must be in [0, 2**31)")
+    return value
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "train":
+        from scripts.train import train
+
+        return train(options.config, options.overrides, options.run_dir, options.resume)
+    if options.command == "evaluate":
+        from scripts.evaluate import evaluate
+
+        return evaluate(
+            options.run_dir, options.episodes, options.seed, options.video, options.policy
+        )
+    if options.command == "bench":
+        from scripts.bench import bench
+
+        return bench(options.config, options.overrides, options.seconds)
+    if options.command == "report":
+        from scripts.report import report
+
+        return report(options.run_dirs, options.out)
+    from scripts.games import games
+
+    return games()
+
+
+def _foreign_owner(error: ImportError) -> str | None:
+    """Who else owns one of our top-level names, when an import of ours fails."""
+    name = (error.name or "").split(".")[0]
+    owners = importlib.metadata.packages_distributions()
+    for package in _OURS:
+        others = [owner for owner in owners.get(package, []) if owner != "bmg"]
+        if others:
+            return f"package {package!r} also belongs to {', '.join(others)} (failed on {name!r})"
+    return None
+
+
+def main() -> None:
+    """Entry point of `bmg`. Exit status: 0, 1 failed, 2 bad usage, 130 or 143 after a signal."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    options = _parse()
+    try:
+        from configs.load import ConfigError
+
+        try:
+            status = _dispatch(options)
+        except ConfigError as error:
+            print(f"bmg: {error}", file=sys.stderr)
+            status = 2
+        except KeyboardInterrupt:
+            status = 130
+        except BrokenPipeError:  # `bmg games | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 0
+        except Exception as error:
+            if type(error).__name__ != "RunFailed":
+                raise
+            print(f"bmg: the run failed: {error}", file=sys.stderr)
+            status = 1
+    except ImportError as error:
+        owner = _foreign_owner(error)
+        if owner is None:
+            raise
+        print(f"bmg: {owner}: install bmg into an environment of its own", file=sys.stderr)
+        status = 1
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What a user sees while a run goes on: a live table, or plain lines where there is no terminal."""
+
+import sys
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+
+class Display(Protocol):
+    """Shows the metrics of a run."""
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Takes the newest metrics."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        ...
+
+
+def make_display(title: str, total_frames: int) -> Display:
+    """A live display on a terminal, else one line for each call."""
+    if sys.stdout.isatty():
+        return _Live(title, total_frames)
+    return _Lines(total_frames)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _time_left(metrics: dict[str, Any], total_frames: int) -> str:
+    rate = metrics["frames_per_second"]
+    if not rate:
+        return "-"
+    seconds = int(max(0, total_frames - metrics["frames"]) / rate)
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+class _Lines:
+    def __init__(self, total_frames: int) -> None:
+        self._total = total_frames
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        print(
+            f"frames {metrics['frames']:,}/{self._total:,}"
+            f"  {metrics['frames_per_second']:,.0f} frames/s"
+            f"  left {_time_left(metrics, self._total)}"
+            f"  return {_number(metrics['episode_return'])}"
+            f"  episodes {metrics['episodes']:,}"
+            f"  loss {_number(metrics['loss/total'], 4)}"
+            f"  lag {_number(metrics['policy_lag'], 1)}"
+            f"  actors {metrics['actors/alive']:.0f}",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class _Live:
+    def __init__(self, title: str, total_frames: int) -> None:
+        self._title, self._total = title, total_frames
+        self._progress = Progress(TextColumn("frames"), BarColumn(None), TaskProgressColumn())
+        self._task = self._progress.add_task("frames", total=total_frames)
+        self._live = Live(self._progress, console=Console(), refresh_per_second=4)
+        self._live.start()
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        self._progress.update(self._task, completed=min(metrics["frames"], self._total))
+        table = Table(title=self._title, expand=True, show_header=False)
+        for _ in range(3):
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(justify="right", no_wrap=True)
+        lag, lag_max = metrics["policy_lag"], metrics["policy_lag_max"]
+        cells = [
+            ("frames", f"{metrics['frames']:,} / {self._total:,}"),
+            ("frames/s", _number(metrics["frames_per_second"], 0)),
+            ("time left", _time_left(metrics, self._total)),
+            ("mean return", _number(metrics["episode_return"])),
+            ("episodes", f"{metrics['episodes']:,}"),
+            ("learner updates", f"{metrics['learner_updates']:,}"),
+            ("actors alive", f"{metrics['actors/alive']:.0f}"),
+            ("restarts", f"{metrics['actors/restarts']:.0f}"),
+            ("policy lag", f"{_number(lag, 1)} (max {_number(lag_max, 0)})"),
+            *((k, _number(v, 4)) for k, v in metrics.items() if k.startswith("loss/")),
+            *((k, _number(v, 4)) for k, v in metrics.items() if k.startswith("meta/")),
+        ]
+        while len(cells) % 3:
+            cells.append(("", ""))
+        for row in range(0, len(cells), 3):
+            table.add_row(*(text for cell in cells[row : row + 3] for text in cell))
+        layout = Table.grid(expand=True)
+        layout.add_row(table)
+        layout.add_row(self._progress)
+        self._live.update(layout)
+
+    def close(self) -> None:
+        self._live.stop()

@@ -1,0 +1,52 @@
+"""What a process needs around a run: compilation cache, signals, memory."""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import psutil
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/bmg/xla."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "bmg" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+class StopSignals:
+    """Remembers SIGINT and SIGTERM, so that the loop ends between two updates.
+
+    A second SIGINT interrupts at once, for whoever does not want to wait for the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def __call__(self) -> bool:
+        return self.received is not None
+
+    def _handle(self, number: int, frame: object) -> None:
+        del frame
+        if self.received == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+
+def memory_mb() -> float:
+    """Memory of this process and all that it started, in MiB; shared pages count once.
+
+    Where the system does not know proportional sizes, the resident ones are added up.
+    """
+    total = 0
+    process = psutil.Process()
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            sizes = member.memory_full_info()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        total += getattr(sizes, "pss", sizes.rss)
+    return total / 2**20

@@ -1,0 +1,226 @@
+"""`bmg train`: one run from a configuration to a run folder."""
+
+import importlib.metadata
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from configs import load as config_load
+from configs.load import ConfigError
+from configs.schema import Config
+from scripts.check import check, check_run_folder, environment_spec
+
+# A resumed run may differ in these: where it runs, what it writes, and for how long.
+_MAY_CHANGE = (
+    "name",
+    "total_frames",
+    "checkpoint",
+    "logging",
+    "actors.count",
+    "actors.ray_address",
+    "actors.threads_per_actor",
+    "actors.device",
+    "actors.max_bytes_in_flight",
+    "actors.unroll_timeout_seconds",
+    "actors.max_failures",
+    "learner.devices",
+)
+
+
+def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) -> int:
+    """Trains, and returns the exit status: 0, or 128 + the signal that ended the run.
+
+    Raises:
+        ConfigError: nothing was created or started.
+        RunFailed: the run folder says `failed`.
+    """
+    config = config_load.load(source, overrides)
+    check(config)
+    if resume and run_dir is None:
+        raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
+    path = Path(run_dir) if run_dir else _new_folder(config.name)
+    check_run_folder(path, resume=resume)
+    if resume:
+        _check_same_run(config, path)
+    return _run(config, path, resume)
+
+
+class RunFailed(Exception):
+    """A run ended by itself before its last frame; the message is the reason and the run folder."""
+
+
+def _new_folder(name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path, n = Path("runs") / f"{name}-{stamp}", 1
+    while path.exists():
+        path, n = Path("runs") / f"{name}-{stamp}-{n}", n + 1
+    return path
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for group, value in config.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            flat.update({f"{group}.{key}": item for key, item in value.items()})
+        else:
+            flat[group] = value
+    return flat
+
+
+def _check_same_run(config: Config, path: Path) -> None:
+    """Refuses to go on with a run whose learning would change."""
+    old, new = _flat(config_load.load(str(path / "config.yaml"))), _flat(config)
+    for key, value in new.items():
+        fixed = key not in _MAY_CHANGE and key.split(".")[0] not in _MAY_CHANGE
+        if fixed and old[key] != value:
+            raise ConfigError(
+                f"{key}={value}: the run in {path} has {old[key]}; go on with that value, or "
+                "start a new run in another --run-dir"
+            )
+
+
+def _run(config: Config, path: Path, resume: bool) -> int:
+    from agents.trajectory import SourceFailed
+    from learner import run_folder
+    from learner.checkpoint import CheckpointError, Checkpoints
+    from learner.loop import LearningDiverged, LoopSettings, Progress
+    from learner.loop import run as run_loop
+    from scripts import build, runtime
+    from scripts.display import make_display
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
+    runtime.use_compilation_cache()
+    probe = build.probe_environment(config)
+    agent = build.build_agent(config, probe)
+    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
+    if resume and not checkpoints.versions():
+        raise ConfigError(f"--resume: {path} holds no checkpoint; start a new run without --resume")
+    _connect(config, probe)
+    stop = runtime.StopSignals()  # after Ray, which installs handlers of its own
+
+    state, progress = agent.initial_state, Progress()
+    folder = None
+    status: run_folder.Status = "failed"
+    try:
+        if resume:
+            state, progress = checkpoints.restore(state)
+            run_folder.forget_after(path, progress.frames)
+        folder = run_folder.RunFolder(path, tensorboard=config.logging.tensorboard)
+        (path / "config.yaml").write_text(config_load.dump(config))
+        facts = _facts(config, probe)
+        folder.write_summary("running", **facts)
+        source = build.build_source(config, progress.starts)
+        progress.starts += 1
+        display = make_display(f"{config.name}: {config.env.game} -> {path}", config.total_frames)
+        wandb = _wandb(config, path)
+
+        def on_metrics(metrics: dict[str, Any]) -> None:
+            metrics["memory/total_mb"] = runtime.memory_mb()
+            folder.log(metrics)
+            display.show(metrics)
+            if wandb is not None:
+                wandb.log(metrics, step=metrics["frames"])
+
+        def on_checkpoint(state, progress) -> None:
+            checkpoints.save(state, progress)
+            folder.write_summary("running", **facts)
+
+        checkpoints.save(state, progress)  # so that a run killed early can be resumed, too
+        try:
+            state = run_loop(
+                agent.learner,
+                state,
+                source,
+                progress,
+                LoopSettings(
+                    config.total_frames,
+                    config.logging.every_seconds,
+                    config.checkpoint.every_seconds,
+                ),
+                stop=stop,
+                on_metrics=on_metrics,
+                on_checkpoint=on_checkpoint,
+            )
+            checkpoints.save(state, progress)
+            status = "finished" if progress.frames >= config.total_frames else "interrupted"
+        finally:
+            display.close()
+            source.close()
+            if wandb is not None:
+                wandb.finish()
+        folder.write_summary(status, **facts)
+    except (SourceFailed, LearningDiverged, CheckpointError) as error:
+        if folder is not None:
+            folder.write_summary("failed", **_facts(config, probe), reason=str(error))
+        raise RunFailed(f"{error}; run folder: {path}") from error
+    finally:
+        if folder is not None:
+            folder.close()
+        _disconnect(config)
+    print(f"{status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
+    return 0 if status == "finished" else 128 + int(stop.received or 0)
+
+
+def _connect(config: Config, probe: Any) -> None:
+    if config.actors.runtime != "ray":
+        return
+    from actors import pool
+
+    try:
+        pool.connect(
+            config.actors.ray_address,
+            object_store_bytes=2 * min(config.actors.max_bytes_in_flight, _bytes_wanted(config, probe)),
+            cpus=config.actors.count,
+        )
+    except pool.ClusterUnreachable as error:
+        raise ConfigError(
+            f"actors.ray_address={config.actors.ray_address}: {error}; start a cluster with "
+            "`ray start --head`, or leave the key out to use this machine"
+        ) from error
+
+
+def _disconnect(config: Config) -> None:
+    if config.actors.runtime == "ray":
+        from actors import pool
+
+        pool.disconnect()
+
+
+def _bytes_wanted(config: Config, probe: Any) -> int:
+    """Bytes of all unrolls that the actors may have outstanding."""
+    import numpy as np
+
+    size = int(np.prod(probe.observation_shape)) * np.dtype(probe.observation_dtype).itemsize
+    if probe.single_frames:
+        size //= probe.observation_shape[-1]
+    steps = config.learner.unroll_length + max(1, config.env.frame_stack)
+    unrolls = config.actors.envs_per_actor * config.actors.count * config.actors.unrolls_in_flight
+    return unrolls * steps * size
+
+
+def _facts(config: Config, probe: Any) -> dict[str, Any]:
+    """What stands beside every score: the protocol, and the versions that made it."""
+    from actors.environments.suites import protocol
+
+    packages = ("bmg", "jax", "optax", "dm-haiku", "ray", "numpy")
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "total_frames": config.total_frames,
+        "protocol": {
+            **protocol(environment_spec(config.env), config.env.reward_clip),
+            "actions": probe.num_actions,
+        },
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def _wandb(config: Config, path: Path) -> Any:
+    if not config.logging.wandb:
+        return None
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    return wandb.init(
+        project="bmg", name=config.name, dir=str(path), config=config.model_dump(mode="json")
+    )
