@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -38,14 +37,13 @@ class PoolSettings(NamedTuple):
     """How a pool keeps its actors busy. Names are those of the `actors` group."""
 
     mode: Literal["fast", "strict"]
-    count: int
+    actors: int
     unrolls_per_batch: int  # unroll calls that make one batch
     unrolls_in_flight: int  # for each actor: one that plays, the others queued or waiting
     max_bytes_in_flight: int
     max_policy_lag: int
     unroll_timeout_seconds: float
     max_failures: int
-    threads: int
     environment_variables: dict[str, str]
 
 
@@ -80,8 +78,6 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
         ClusterUnreachable: nothing answers at the address.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # Ray forks only to execute its own programs at once, which is safe beside JAX's threads.
-    warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     if address is not None:
         try:
             ray.init(address=address, **quiet)
@@ -130,7 +126,7 @@ class RaySource:
             max_restarts=0,
             runtime_env={"env_vars": settings.environment_variables},
         )(UnrollServer)
-        self._slots = [self._start(index) for index in range(settings.count)]
+        self._slots = [self._start(index) for index in range(settings.actors)]
         self._calls: dict[Any, _Call] = {}  # by object reference, in order of issue
         self._issued = 0
         self._batch: list[Unroll] = []  # what a batch has so far
@@ -252,7 +248,10 @@ class RaySource:
         slot.failures, slot.answered, slot.busy_since = 0, True, time.monotonic()
         self._unroll_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(unroll.trajectory))
         current = self._pending[1] if self._pending is not None else self._current_version()
-        if self._settings.mode == "fast" and current - unroll.version > self._settings.max_policy_lag:
+        if (
+            self._settings.mode == "fast"
+            and current - unroll.version > self._settings.max_policy_lag
+        ):
             self._dropped += 1
             return
         self._batch.append(unroll)
@@ -286,8 +285,8 @@ class RaySource:
         ray.kill(slot.handle)
         fresh = self._start(slot.index)
         lost = [] if first is None else [first]
-        for reference in [r for r, call in self._calls.items() if call.slot is slot]:
-            lost.append(self._calls.pop(reference))
+        lost.extend(call for call in self._calls.values() if call.slot is slot)
+        self._calls = {r: call for r, call in self._calls.items() if call.slot is not slot}
         slot.serial, slot.handle, slot.answered = fresh.serial, fresh.handle, False
         slot.busy_since = time.monotonic()
         self._restarts += 1

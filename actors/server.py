@@ -1,6 +1,7 @@
 """A server of unrolls: a vector environment, a policy and a random stream. No Ray in here."""
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,8 @@ from actors.seeding import environment_seeds, policy_key
 from agents.networks import Params, make_network
 from agents.policies import POLICIES
 from agents.trajectory import Episode, Trajectory, Unroll
+
+Act = Callable[[Params, jax.Array, int, np.ndarray], tuple[jax.Array, jax.Array]]
 
 
 class ServerSpec(NamedTuple):
@@ -46,7 +49,7 @@ class UnrollServer:
         self._spec = spec
         self.name = f"actor {serial} ({spec.environment.game})"
         self._environment = make_environment(spec.environment, spec.num_envs, spec.threads)
-        self._act = _make_act(spec, self._environment)
+        self._act = make_act(spec.network, spec.policy, self._environment)
         self._key = policy_key(spec.seed, serial)
         self._steps = 0  # since the server was made; each draws its actions with a key of its own
         self._observation = self._environment.reset(
@@ -109,9 +112,7 @@ class UnrollServer:
             self._device_params = version, jax.device_put(params)
         return self._device_params[1]
 
-    def _finished(
-        self, reward: np.ndarray, ended: np.ndarray, frames: np.ndarray
-    ) -> list[Episode]:
+    def _finished(self, reward: np.ndarray, ended: np.ndarray, frames: np.ndarray) -> list[Episode]:
         self._score += reward
         over = np.flatnonzero(ended)
         episodes = [Episode(float(self._score[i]), int(frames[i])) for i in over]
@@ -139,15 +140,25 @@ class _FrameBuffer:
             self.array[row] = observation
 
 
-def _make_act(spec: ServerSpec, environment: VectorEnvironment):
-    """The jitted policy: (params, key, step, observation) -> (action [B], logits [B, A])."""
+def make_act(network_name: str, policy: str, environment: VectorEnvironment) -> Act:
+    """The jitted policy of an environment's observations.
+
+    Args:
+        network_name: for `make_network`.
+        policy: a name in `agents.policies.POLICIES`.
+        environment: gives the shapes.
+
+    Returns:
+        A function of parameters, a key, the number of the step, which is folded into the key, and
+        observations as the environment gives them; it returns actions [B] and logits [B, A].
+    """
     network = make_network(
-        spec.network,
+        network_name,
         environment.num_actions,
         environment.observation_shape,
         environment.observation_dtype,
     )
-    choose = POLICIES[spec.policy]
+    choose = POLICIES[policy]
     stacked = bool(environment.frame_stack)
 
     @jax.jit

@@ -15,14 +15,12 @@ from agents.vtrace import Targets, vtrace
 
 
 def _log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:
-    """log pi(a|x) of the action taken: [T, B, A] and [T, B] to [T, B]."""
+    """Log pi(a|x) of the action taken: [T, B, A] and [T, B] to [T, B]."""
     log_policy = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_policy, action[..., None], axis=-1)[..., 0]
 
 
-def make_targets(
-    outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters
-) -> Targets:
+def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters) -> Targets:
     """V-trace targets of one unroll under the current policy and values.
 
     Args:

@@ -68,13 +68,13 @@ class _HalfOverlapConv(hk.Module):
         products = (blocks.reshape(-1, quarters.shape[0]) @ quarters).reshape(
             *blocks.shape[:3], 4, outputs
         )
-        return (
+        total = (
             products[:, :-1, :-1, 0]
             + products[:, :-1, 1:, 1]
             + products[:, 1:, :-1, 2]
             + products[:, 1:, 1:, 3]
-            + b
         )
+        return total + jnp.broadcast_to(b, total.shape)
 
 
 def _pixel_scale(x: jax.Array) -> float:

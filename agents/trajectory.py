@@ -20,7 +20,9 @@ class Trajectory(NamedTuple):
     observation: jax.Array  # [T+1, B, ...] or single frames [T+S, B, H, W] uint8
     action: jax.Array  # [T, B] int32
     reward: jax.Array  # [T, B] float32, the game's own reward, unclipped
-    discount: jax.Array  # [T, B] float32, 0 where action t ended the episode, not where time ran out
+    discount: (
+        jax.Array
+    )  # [T, B] float32, 0 where action t ended the episode, not where time ran out
     behaviour_logits: jax.Array  # [T, B, A] float32, of the policy that acted
     valid: jax.Array  # [T, B] bool, False on the environment's own auto-reset step
 

@@ -1,10 +1,10 @@
-"""From a name or a YAML file and KEY=VALUE overrides to a `Config`, or one line that says why not."""
+"""From a name or a file and KEY=VALUE overrides to a `Config`, or one line that says why not."""
 
 import difflib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from configs.schema import Config
 
 
 class ConfigError(Exception):
-    """A configuration cannot be used. The message is one line: the key, the value, what is allowed."""
+    """A configuration cannot be used; one line names the key, the value and what is allowed."""
 
 
 def named_configs() -> list[str]:
@@ -91,16 +91,17 @@ def _read(source: str) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold keys and values, not a {type(content).__name__}")
-    return content
+    return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
 
 
 def _assign(content: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
     node = content
     for depth, group in enumerate(groups):
-        node = node.setdefault(group, {})
-        if not isinstance(node, dict):
+        child: Any = node.setdefault(group, {})
+        if not isinstance(child, dict):
             raise ConfigError(f"{key}: {'.'.join(groups[: depth + 1])} is a value, not a group")
+        node = cast(dict[str, Any], child)
     node[last] = value
 
 
@@ -121,7 +122,7 @@ def _group(path: Sequence[str | int]) -> type[BaseModel]:
 
 
 def _all_keys() -> list[str]:
-    keys = []
+    keys: list[str] = []
     for name, field in Config.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -25,7 +25,7 @@ class EnvironmentConfig(_Group):
     sticky_actions: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that the emulator repeats the last action (Machado et al. 2018 use 0.25)."""
     full_action_space: bool = False
-    """All 18 actions instead of the game's own."""
+    """All 18 actions (Skiing: 9) instead of the game's own."""
     noop_max: int = Field(default=30, ge=0)
     """At most this many no-ops begin an episode, a uniform draw from 0."""
     max_episode_frames: int = Field(default=108_000, ge=1)

@@ -225,6 +225,6 @@ def run(
         if now - last_checkpoint >= settings.checkpoint_every_seconds:
             on_checkpoint(state, progress)
             last_checkpoint = time.monotonic()
-    if metrics:
+    if window.lags:  # updates since the last line
         report()
     return state

@@ -1,7 +1,7 @@
 """The learner's step: one jitted program from a batch and a state to the next state."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def init_learner_state(inner: InnerState) -> LearnerState:
 
 
 def make_learner(
-    update: Update, view: Callable[[Trajectory], Trajectory], devices: Sequence[jax.Device]
+    update: Update, view: Callable[[Trajectory], Trajectory], devices: Sequence[Any]
 ) -> Learner:
     """Builds the jitted step, its batch axis sharded over `devices` and its state replicated.
 
@@ -46,7 +46,7 @@ def make_learner(
     Args:
         update: one update of the inner state.
         view: what the losses see of a batch (stacked frames, clipped rewards).
-        devices: the batch size must be a multiple of their number.
+        devices: of jax; the batch size must be a multiple of their number.
     """
     mesh = Mesh(np.asarray(devices), ("batch",))
     replicated = NamedSharding(mesh, PartitionSpec())

@@ -15,9 +15,7 @@ from learner.optimizers import gradient_norm
 MetaParams = dict[str, jax.Array]  # unconstrained; empty where nothing is learned
 Metrics = dict[str, jax.Array]
 MakeTargets = Callable[[NetworkOutput, Trajectory, Hyperparameters], Targets]
-Loss = Callable[
-    [NetworkOutput, Targets, Trajectory, Hyperparameters], tuple[jax.Array, Metrics]
-]
+Loss = Callable[[NetworkOutput, Targets, Trajectory, Hyperparameters], tuple[jax.Array, Metrics]]
 
 
 class InnerState(NamedTuple):

@@ -1,7 +1,7 @@
 """From a `Config` to the objects that run it: the one factory."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -62,7 +62,9 @@ def probe_environment(config: Config) -> Probe:
     return probe
 
 
-def server_spec(config: Config, *, num_envs: int | None = None, policy: str = "sample") -> ServerSpec:
+def server_spec(
+    config: Config, *, num_envs: int | None = None, policy: str = "sample"
+) -> ServerSpec:
     """What an unroll server is made from."""
     return ServerSpec(
         environment=environment_spec(config.env),
@@ -128,14 +130,13 @@ def build_source(config: Config, starts: int) -> ExperienceSource:
     actors = config.actors
     settings = PoolSettings(
         mode=actors.mode,
-        count=actors.count,
+        actors=actors.count,
         unrolls_per_batch=unrolls_per_batch,
         unrolls_in_flight=actors.unrolls_in_flight,
         max_bytes_in_flight=actors.max_bytes_in_flight,
         max_policy_lag=actors.max_policy_lag,
         unroll_timeout_seconds=actors.unroll_timeout_seconds,
         max_failures=actors.max_failures,
-        threads=actors.threads_per_actor,
         environment_variables=_actor_environment(actors.threads_per_actor),
     )
     return RaySource(server_spec(config), settings, first_serial=first_serial)
@@ -177,7 +178,7 @@ def _view(config: Config, probe: Probe) -> Callable[[Trajectory], Trajectory]:
     return lambda batch: learner_view(batch, probe.single_frames, config.env.reward_clip)
 
 
-def _devices(config: Config) -> list[jax.Device]:
+def _devices(config: Config) -> list[Any]:
     available = jax.local_devices()
     count = config.learner.devices or len(available)
     if count > len(available):
@@ -195,7 +196,7 @@ def _devices(config: Config) -> list[jax.Device]:
 
 def _actor_environment(threads: int) -> dict[str, str]:
     """Keeps an actor's libraries within its threads and off the learner's accelerator."""
-    cache = jax.config.jax_compilation_cache_dir
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "JAX_PLATFORMS": "cpu",
         "NPROC": str(threads),  # the size of XLA's own thread pool on CPUs

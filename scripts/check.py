@@ -28,7 +28,7 @@ def check(config: Config) -> None:
     _check_game(config.env)
     batch, envs = config.learner.batch_size, config.actors.envs_per_actor
     if batch % envs:
-        fits = [n for n in range(envs, 0, -1) if batch % n == 0][0]
+        fits = next(n for n in range(envs, 0, -1) if batch % n == 0)
         raise ConfigError(
             f"learner.batch_size={batch}: actors.envs_per_actor={envs} cannot fill it; it must be "
             f"a multiple (try actors.envs_per_actor={fits} or learner.batch_size="
@@ -87,7 +87,7 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
             raise ConfigError(f"--resume: {path} holds no run; leave --resume out to start one")
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(
-            f"--run-dir {path}: it exists already; give --resume to go on with it, or another folder"
+            f"--run-dir {path}: it exists already; --resume goes on with it, or give another folder"
         )
     existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

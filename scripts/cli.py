@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 _OURS = ("agents", "actors", "learner", "configs", "scripts")
@@ -36,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "bmg train atari/quickstart env.game=breakout total_frames=1000000 --run-dir runs/b",
     )
     train.add_argument("config", help="a name under configs/ or the path of a YAML file")
-    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted configuration keys")
+    train.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="dotted configuration keys"
+    )
     train.add_argument("--run-dir", help="default: runs/NAME-DATE-TIME")
     train.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
 
@@ -141,6 +144,9 @@ def _foreign_owner(error: ImportError) -> str | None:
 
 def main() -> None:
     """Entry point of `bmg`. Exit status: 0, 1 failed, 2 bad usage, 130 or 143 after a signal."""
+    # Ray and the video writer fork only to execute another program at once, which is safe beside
+    # JAX's threads.
+    warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     options = _parse()
     try:

@@ -27,6 +27,7 @@ class StopSignals:
             signal.signal(number, self._handle)
 
     def __call__(self) -> bool:
+        """Whether a signal has come."""
         return self.received is not None
 
     def _handle(self, number: int, frame: object) -> None:

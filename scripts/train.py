@@ -1,15 +1,26 @@
 """`bmg train`: one run from a configuration to a run folder."""
 
+from __future__ import annotations
+
+import contextlib
 import importlib.metadata
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
 from scripts.check import check, check_run_folder, environment_spec
+
+if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
+    from learner.checkpoint import Checkpoints
+    from learner.loop import Progress
+    from learner.run_folder import Status
+    from learner.step import Learner, LearnerState
+    from scripts.build import Probe
+    from scripts.runtime import StopSignals
 
 # A resumed run may differ in these: where it runs, what it writes, and for how long.
 _MAY_CHANGE = (
@@ -81,13 +92,8 @@ def _check_same_run(config: Config, path: Path) -> None:
 
 
 def _run(config: Config, path: Path, resume: bool) -> int:
-    from agents.trajectory import SourceFailed
-    from learner import run_folder
-    from learner.checkpoint import CheckpointError, Checkpoints
-    from learner.loop import LearningDiverged, LoopSettings, Progress
-    from learner.loop import run as run_loop
+    from learner.checkpoint import Checkpoints
     from scripts import build, runtime
-    from scripts.display import make_display
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
     runtime.use_compilation_cache()
@@ -96,40 +102,63 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
     if resume and not checkpoints.versions():
         raise ConfigError(f"--resume: {path} holds no checkpoint; start a new run without --resume")
-    _connect(config, probe)
+    connect(config, probe)
     stop = runtime.StopSignals()  # after Ray, which installs handlers of its own
-
-    state, progress = agent.initial_state, Progress()
-    folder = None
-    status: run_folder.Status = "failed"
     try:
-        if resume:
-            state, progress = checkpoints.restore(state)
-            run_folder.forget_after(path, progress.frames)
-        folder = run_folder.RunFolder(path, tensorboard=config.logging.tensorboard)
-        (path / "config.yaml").write_text(config_load.dump(config))
-        facts = _facts(config, probe)
-        folder.write_summary("running", **facts)
-        source = build.build_source(config, progress.starts)
-        progress.starts += 1
-        display = make_display(f"{config.name}: {config.env.game} -> {path}", config.total_frames)
-        wandb = _wandb(config, path)
+        state, progress = _starting_point(agent.initial_state, checkpoints, path, resume)
+        with contextlib.closing(_Record(config, path, probe)) as record:
+            _learn(config, agent.learner, state, progress, checkpoints, record, stop)
+            print(
+                f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}"
+            )
+    finally:
+        disconnect(config)
+    return 0 if record.status == "finished" else 128 + int(stop.received or 0)
 
-        def on_metrics(metrics: dict[str, Any]) -> None:
-            metrics["memory/total_mb"] = runtime.memory_mb()
-            folder.log(metrics)
-            display.show(metrics)
-            if wandb is not None:
-                wandb.log(metrics, step=metrics["frames"])
 
-        def on_checkpoint(state, progress) -> None:
-            checkpoints.save(state, progress)
-            folder.write_summary("running", **facts)
+def _starting_point(
+    initial: LearnerState, checkpoints: Checkpoints, path: Path, resume: bool
+) -> tuple[LearnerState, Progress]:
+    """The first state, or that of the newest good checkpoint."""
+    from learner import run_folder
+    from learner.checkpoint import CheckpointError
+    from learner.loop import Progress
 
-        checkpoints.save(state, progress)  # so that a run killed early can be resumed, too
-        try:
+    if not resume:
+        return initial, Progress()
+    try:
+        state, progress = checkpoints.restore(initial)
+    except CheckpointError as error:
+        raise RunFailed(f"{error}; run folder: {path}") from error
+    run_folder.forget_after(path, progress.frames)
+    return state, progress
+
+
+def _learn(
+    config: Config,
+    learner: Learner,
+    state: LearnerState,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    record: _Record,
+    stop: StopSignals,
+) -> None:
+    """Runs the loop to its end and writes the last checkpoint and the status."""
+    from agents.trajectory import SourceFailed
+    from learner.loop import LearningDiverged, LoopSettings
+    from learner.loop import run as run_loop
+    from scripts import build
+
+    def on_checkpoint(state: LearnerState, progress: Progress) -> None:
+        checkpoints.save(state, progress)
+        record.note("running")
+
+    try:
+        with contextlib.closing(build.build_source(config, progress.starts)) as source:
+            progress.starts += 1
+            on_checkpoint(state, progress)  # so that a run killed early can be resumed, too
             state = run_loop(
-                agent.learner,
+                learner,
                 state,
                 source,
                 progress,
@@ -139,30 +168,64 @@ def _run(config: Config, path: Path, resume: bool) -> int:
                     config.checkpoint.every_seconds,
                 ),
                 stop=stop,
-                on_metrics=on_metrics,
+                on_metrics=record.metrics,
                 on_checkpoint=on_checkpoint,
             )
             checkpoints.save(state, progress)
-            status = "finished" if progress.frames >= config.total_frames else "interrupted"
-        finally:
-            display.close()
-            source.close()
-            if wandb is not None:
-                wandb.finish()
-        folder.write_summary(status, **facts)
-    except (SourceFailed, LearningDiverged, CheckpointError) as error:
-        if folder is not None:
-            folder.write_summary("failed", **_facts(config, probe), reason=str(error))
-        raise RunFailed(f"{error}; run folder: {path}") from error
-    finally:
-        if folder is not None:
-            folder.close()
-        _disconnect(config)
-    print(f"{status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
-    return 0 if status == "finished" else 128 + int(stop.received or 0)
+    except (SourceFailed, LearningDiverged) as error:
+        record.note("failed", reason=str(error))
+        raise RunFailed(f"{error}; run folder: {record.path}") from error
+    except BaseException as error:  # a fault of ours: its traceback follows
+        record.note("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    record.note("finished" if progress.frames >= config.total_frames else "interrupted")
 
 
-def _connect(config: Config, probe: Any) -> None:
+class _Record:
+    """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
+
+    def __init__(self, config: Config, path: Path, probe: Probe) -> None:
+        from learner.run_folder import RunFolder
+        from scripts.display import make_display
+
+        self.path = path
+        self.status: Status = "running"
+        self._facts = _facts(config, probe)
+        self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
+        (path / "config.yaml").write_text(config_load.dump(config))
+        self.note("running")
+        title = f"{config.name}: {config.env.game} -> {path}"
+        self._display = make_display(title, config.total_frames)
+        self._wandb = _wandb(config, path)
+
+    def metrics(self, metrics: dict[str, Any]) -> None:
+        """Takes the loop's metrics; adds the memory of all processes of this machine."""
+        from scripts.runtime import memory_mb
+
+        metrics = {**metrics, "memory/total_mb": memory_mb()}
+        self._folder.log(metrics)
+        self._display.show(metrics)
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=metrics["frames"])
+
+    def note(self, status: Status, **facts: str) -> None:
+        """Writes the summary with a status."""
+        self.status = status
+        self._folder.write_summary(status, **self._facts, **facts)
+
+    def close(self) -> None:
+        self._display.close()
+        self._folder.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def connect(config: Config, probe: Probe) -> None:
+    """Joins or starts Ray where the configuration wants it.
+
+    Raises:
+        ConfigError: no cluster answers.
+    """
     if config.actors.runtime != "ray":
         return
     from actors import pool
@@ -170,7 +233,8 @@ def _connect(config: Config, probe: Any) -> None:
     try:
         pool.connect(
             config.actors.ray_address,
-            object_store_bytes=2 * min(config.actors.max_bytes_in_flight, _bytes_wanted(config, probe)),
+            object_store_bytes=2
+            * min(config.actors.max_bytes_in_flight, _bytes_wanted(config, probe)),
             cpus=config.actors.count,
         )
     except pool.ClusterUnreachable as error:
@@ -180,14 +244,15 @@ def _connect(config: Config, probe: Any) -> None:
         ) from error
 
 
-def _disconnect(config: Config) -> None:
+def disconnect(config: Config) -> None:
+    """Leaves Ray; ends what `connect` started."""
     if config.actors.runtime == "ray":
         from actors import pool
 
         pool.disconnect()
 
 
-def _bytes_wanted(config: Config, probe: Any) -> int:
+def _bytes_wanted(config: Config, probe: Probe) -> int:
     """Bytes of all unrolls that the actors may have outstanding."""
     import numpy as np
 
@@ -199,7 +264,7 @@ def _bytes_wanted(config: Config, probe: Any) -> int:
     return unrolls * steps * size
 
 
-def _facts(config: Config, probe: Any) -> dict[str, Any]:
+def _facts(config: Config, probe: Probe) -> dict[str, Any]:
     """What stands beside every score: the protocol, and the versions that made it."""
     from actors.environments.suites import protocol
 

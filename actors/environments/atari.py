@@ -1,6 +1,10 @@
 """Atari 2600 games through ale-py's vector environment, every protocol switch explicit."""
 
+from collections.abc import Iterator, Sequence
+
+import ale_py
 import numpy as np
+from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
@@ -52,7 +56,7 @@ class Atari:
         self.frame_stack = spec.frame_stack
         self._life_loss_discount = np.float32(spec.life_loss_discount)
         self._lives = np.zeros(num_envs, np.int32)
-        self._first_frame = np.zeros(num_envs, np.int32)  # how many no-ops began the episode
+        self.first_frame = np.zeros(num_envs, np.int32)  # no-ops that began each episode
         self._ended = np.zeros(num_envs, bool)
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
@@ -60,7 +64,7 @@ class Atari:
         observation, info = self._environment.reset(seed=seeds.astype(np.int32))
         self._lives = info["lives"]
         self._ended = np.zeros(self.num_envs, bool)
-        self._first_frame = info["episode_frame_number"]
+        self.first_frame = info["episode_frame_number"]
         return observation
 
     def step(self, action: np.ndarray) -> Timestep:
@@ -73,16 +77,49 @@ class Atari:
         self._lives = info["lives"]
         self._ended = terminated | truncated
         frame = info["episode_frame_number"]
-        self._first_frame = np.where(valid, self._first_frame, frame)
+        self.first_frame = np.where(valid, self.first_frame, frame)
         return Timestep(
             observation=observation,
             reward=reward.astype(np.float32),
             discount=discount,
             ended=self._ended,
             valid=valid,
-            frames=frame - self._first_frame,
+            frames=frame - self.first_frame,
         )
 
     def close(self) -> None:
         """Ends ale-py's threads."""
         self._environment.close()
+
+
+def replay(
+    spec: EnvironmentSpec, seed: int, noops: int, actions: Sequence[int]
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Plays recorded actions again in a single emulator, frame by frame.
+
+    Args:
+        spec: the protocol they were played by.
+        seed: of the environment, as given to `Atari.reset`.
+        noops: that began the episode, `Atari.first_frame`.
+        actions: of one episode, each repeated `spec.frame_skip` times.
+
+    Yields:
+        The screen [210, 160, 3] uint8 after each frame, and the frame's own reward.
+    """
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    emulator = ale_py.ALEInterface()
+    emulator.setInt("random_seed", seed)
+    emulator.setFloat("repeat_action_probability", spec.sticky_actions)
+    emulator.loadROM(str(roms.get_rom_path(spec.game)))
+    emulator.reset_game()
+    legal = (
+        emulator.getLegalActionSet() if spec.full_action_space else emulator.getMinimalActionSet()
+    )
+    for _ in range(noops):
+        emulator.act(ale_py.Action.NOOP)
+    for action in actions:
+        for _ in range(spec.frame_skip):
+            if emulator.game_over():
+                return
+            reward = emulator.act(legal[action])
+            yield emulator.getScreenRGB(), float(reward)

@@ -10,7 +10,7 @@ class Game(NamedTuple):
     """One game by ale-py's name for it."""
 
     name: str
-    actions: int  # of the minimal action set; the full set has 18
+    actions: int  # of the minimal action set; the full set has 18 (Skiing's has 9)
     random_score: float
     human_score: float
 

@@ -65,7 +65,7 @@ class Catch:
     """B boards on the host; see `VectorEnvironment`. Observations are [B, 50] uint8."""
 
     num_actions = ACTIONS
-    observation_shape = (ROWS * COLUMNS,)
+    observation_shape: tuple[int, ...] = (ROWS * COLUMNS,)
     observation_dtype = np.uint8
     frame_stack = 0
 

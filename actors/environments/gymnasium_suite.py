@@ -1,5 +1,7 @@
 """Any Gymnasium environment with discrete actions and vector or image observations, by its id."""
 
+from collections.abc import Iterator, Sequence
+
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -45,7 +47,9 @@ class GymnasiumSuite:
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Starts all episodes, each environment from its own seed."""
-        observation, _ = self._environment.reset(seed=[int(seed) for seed in seeds])
+        observation, _ = self._environment.reset(
+            seed=[int(seed) for seed in seeds]  # type: ignore[arg-type]  # a list is documented
+        )
         self._ended = np.zeros(self.num_envs, bool)
         self._frames = np.zeros(self.num_envs, np.int32)
         return observation.astype(self.observation_dtype)
@@ -70,3 +74,23 @@ class GymnasiumSuite:
     def close(self) -> None:
         """Closes all of them."""
         self._environment.close()
+
+
+def render(spec: EnvironmentSpec, seed: int, actions: Sequence[int]) -> Iterator[np.ndarray]:
+    """Plays recorded actions again and yields the environment's own pictures, [H, W, 3] uint8.
+
+    Raises:
+        EnvironmentRefused: it draws no pictures.
+    """
+    try:
+        environment = gymnasium.make(spec.game, render_mode="rgb_array")
+        environment.reset(seed=seed)
+        first = int(environment.action_space.start)  # type: ignore[attr-defined]
+        for action in actions:
+            yield np.asarray(environment.render(), np.uint8)
+            environment.step(action + first)
+        environment.close()
+    except Exception as error:  # whatever a third party's renderer raises
+        raise EnvironmentRefused(
+            f"{spec.game} draws no pictures: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,31 @@
+# One image for the learner, the actors and every node of a cluster.
+#   CPU:   docker build -t bmg .
+#   CUDA:  docker build -t bmg:cuda --build-arg EXTRAS=cuda .
+# The CUDA libraries come with the jax wheels; the host needs an NVIDIA driver and the container
+# toolkit (docker run --gpus all). Run folders: docker run -v "$PWD/runs:/home/bmg/runs" bmg ...
+ARG PYTHON=3.12
+FROM python:${PYTHON}-slim
+
+# "" for CPUs, "cuda" for NVIDIA GPUs; several are separated by spaces ("cuda wandb").
+ARG EXTRAS=""
+
+RUN pip install --no-cache-dir uv \
+    && useradd --create-home --uid 1000 bmg \
+    && mkdir /opt/bmg && chown bmg /opt/bmg
+USER bmg
+WORKDIR /opt/bmg
+
+# Dependencies first: they change more seldom than the code, and Docker keeps their layer.
+COPY --chown=bmg pyproject.toml uv.lock README.md LICENSE ./
+RUN uv sync --locked --no-dev --no-install-project --no-cache $(printf -- '--extra %s ' $EXTRAS)
+COPY --chown=bmg agents agents
+COPY --chown=bmg actors actors
+COPY --chown=bmg learner learner
+COPY --chown=bmg configs configs
+COPY --chown=bmg scripts scripts
+RUN uv sync --locked --no-dev --no-editable --no-cache $(printf -- '--extra %s ' $EXTRAS)
+
+ENV PATH=/opt/bmg/.venv/bin:$PATH
+WORKDIR /home/bmg
+ENTRYPOINT ["bmg"]
+CMD ["--help"]

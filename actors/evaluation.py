@@ -1,0 +1,118 @@
+"""Whole episodes with fixed parameters: scores, and one of them as a film."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from actors.environments.suites import make_environment
+from actors.environments.vector import EnvironmentSpec
+from actors.seeding import environment_seeds, policy_key
+from actors.server import make_act
+from agents.networks import Params
+from agents.trajectory import Episode
+
+
+class Recording(NamedTuple):
+    """An episode as its actions; `film` plays it again."""
+
+    seed: int  # of the environment
+    actions: list[int]
+    observations: list[np.ndarray]  # what the agent saw, [S, H, W] or [features]; without the first
+    noops: int  # that began the episode (Atari)
+    episode: Episode
+
+
+def play_episodes(
+    spec: EnvironmentSpec,
+    network: str,
+    policy: str,
+    params: Params,
+    *,
+    episodes: int,
+    seed: int,
+    num_envs: int,
+    threads: int,
+) -> list[Episode]:
+    """Plays whole episodes, as many in each environment as in the others, give or take one.
+
+    Taking the first to finish instead would prefer short games.
+
+    Args:
+        spec: the environment and its protocol.
+        network: name of the network.
+        policy: name of the policy.
+        params: fixed throughout.
+        episodes: how many.
+        seed: of environments and actions.
+        num_envs: at most so many side by side.
+        threads: of the environments.
+    """
+    num_envs = min(num_envs, episodes)
+    environment = make_environment(spec, num_envs, threads)
+    act = make_act(network, policy, environment)
+    key = policy_key(seed, 0)
+    quota = np.asarray([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
+    score = np.zeros(num_envs)
+    finished: list[Episode] = []
+    observation = environment.reset(environment_seeds(seed, 0, num_envs))
+    t = 0
+    while quota.any():
+        action, _ = act(params, key, t, observation)
+        step = environment.step(np.asarray(action))
+        observation, t = step.observation, t + 1
+        score += step.reward
+        for i in np.flatnonzero(step.ended):
+            if quota[i]:
+                finished.append(Episode(float(score[i]), int(step.frames[i])))
+                quota[i] -= 1
+            score[i] = 0.0
+    environment.close()
+    return finished
+
+
+def record_episode(
+    spec: EnvironmentSpec, network: str, policy: str, params: Params, *, seed: int
+) -> Recording:
+    """Plays one episode and keeps its actions."""
+    environment = make_environment(spec, 1, 1)
+    act = make_act(network, policy, environment)
+    key = policy_key(seed, 1)
+    seeds = environment_seeds(seed, 1, 1)
+    observation = environment.reset(seeds)
+    noops = int(getattr(environment, "first_frame", np.zeros(1))[0])
+    actions, observations, score, t = [], [], 0.0, 0
+    while True:
+        action, _ = act(params, key, t, observation)
+        step = environment.step(np.asarray(action))
+        observation, t = step.observation, t + 1
+        actions.append(int(action[0]))
+        observations.append(observation[0].copy())
+        score += float(step.reward[0])
+        if step.ended[0]:
+            environment.close()
+            episode = Episode(score, int(step.frames[0]))
+            return Recording(int(seeds[0]), actions, observations, noops, episode)
+
+
+def film(spec: EnvironmentSpec, recording: Recording) -> Iterator[np.ndarray]:
+    """The pictures of an episode, [H, W, 3] uint8.
+
+    Atari is replayed in the emulator itself, in colour and frame by frame; Gymnasium environments
+    by their own renderer; Catch is its board.
+    """
+    if spec.suite == "atari":
+        from actors.environments.atari import replay
+
+        for picture, _ in replay(spec, recording.seed, recording.noops, recording.actions):
+            yield picture
+    elif spec.suite == "gymnasium":
+        from actors.environments.gymnasium_suite import render
+
+        yield from render(spec, recording.seed, recording.actions)
+    else:
+        from actors.environments.catch import COLUMNS, ROWS
+
+        for board in recording.observations:
+            tall = np.repeat(np.repeat(board.reshape(ROWS, COLUMNS), 16, axis=0), 16, axis=1)
+            yield np.repeat(tall[..., None], 3, axis=-1)

@@ -1,0 +1,222 @@
+"""`bmg bench`: throughput of each stage and of the whole, as JSON."""
+
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from configs.load import load
+from configs.schema import Config
+from scripts.check import check, environment_spec
+
+_STAGE_SECONDS = 6.0
+_WARM_UP_SECONDS = 10.0  # of the whole system: actors fill up, caches settle
+_SAMPLE_SECONDS = 2.0
+
+
+def bench(source: str, overrides: list[str], seconds: int) -> int:
+    """Measures environments, acting, learning and the whole system, one after the other.
+
+    Each stage alone may use all cores, so the serial bound, 1 / (1 / acting + 1 / learning), is
+    what the whole would reach if nothing were lost and nothing ran better side by side.
+
+    Args:
+        source: configuration.
+        overrides: of its keys.
+        seconds: for which the whole system runs, after its warm-up.
+
+    Raises:
+        ConfigError: nothing was started.
+    """
+    config = load(source, overrides)
+    check(config)
+
+    import jax
+
+    from scripts import build, runtime
+
+    runtime.use_compilation_cache()
+    probe = build.probe_environment(config)
+    agent = build.build_agent(config, probe)
+    stages = {
+        "environment": _environment(config),
+        "environment_and_policy": _acting(config, agent),
+        "learner_step": _learning(config, agent),
+    }
+    acting, learning = stages["environment_and_policy"], stages["learner_step"]
+    # The learner's step donated the first state.
+    agent = build.build_agent(config, probe)
+    whole, memory = _whole(config, agent, probe, seconds)
+    bound = 1.0 / (1.0 / acting + 1.0 / learning)
+    result = {
+        "config": source,
+        "overrides": overrides,
+        "game": config.env.game,
+        "network": config.agent.network,
+        "unroll_length": config.learner.unroll_length,
+        "batch_size": config.learner.batch_size,
+        "actors": f"{config.actors.count} x {config.actors.envs_per_actor} environments",
+        "runtime": f"{config.actors.runtime}, {config.actors.mode}",
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": _processor(),
+            "devices": [str(device) for device in jax.local_devices()],
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+        },
+        "date": datetime.date.today().isoformat(),
+        "steps_per_second": {name: round(rate) for name, rate in stages.items()}
+        | {"serial_bound": round(bound), "whole": round(whole["steps_per_second"])},
+        "frames_per_second": round(whole["steps_per_second"] * config.env.frame_skip),
+        "whole": whole,
+        "memory": memory,
+    }
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _rate(work: Callable[[], int]) -> float:
+    """Steps per second of `work`, which returns how many it did; the first call warms up."""
+    work()
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < _STAGE_SECONDS:
+        done += work()
+    return done / (time.perf_counter() - start)
+
+
+def _environment(config: Config) -> float:
+    import numpy as np
+
+    from actors.environments.suites import make_environment
+    from actors.seeding import environment_seeds
+
+    envs = config.actors.envs_per_actor
+    environment = make_environment(environment_spec(config.env), envs, os.cpu_count() or 1)
+    environment.reset(environment_seeds(config.seed, 0, envs))
+    random = np.random.default_rng(config.seed)
+
+    def work() -> int:
+        for _ in range(20):
+            environment.step(random.integers(environment.num_actions, size=envs, dtype=np.int32))
+        return 20 * envs
+
+    rate = _rate(work)
+    environment.close()
+    return rate
+
+
+def _acting(config: Config, agent: Any) -> float:
+    from actors.server import UnrollServer
+    from scripts import build
+
+    spec = build.server_spec(config)._replace(threads=os.cpu_count() or 1)
+    server = UnrollServer(spec, 0)
+    params = agent.initial_state.inner.params
+    rate = _rate(lambda: server.unroll(params, 0).steps)
+    server.close()
+    return rate
+
+
+def _learning(config: Config, agent: Any) -> float:
+    import jax
+
+    from actors.server import UnrollServer
+    from scripts import build
+
+    server = UnrollServer(build.server_spec(config, num_envs=config.learner.batch_size), 0)
+    unroll = server.unroll(agent.initial_state.inner.params, 0)
+    server.close()
+    batch = agent.learner.place_batch(unroll.trajectory)
+    state = agent.learner.place_state(agent.initial_state)
+
+    def work() -> int:
+        nonlocal state
+        state, metrics = agent.learner.step(state, batch)
+        jax.block_until_ready(metrics)
+        return config.learner.batch_size * config.learner.unroll_length
+
+    return _rate(work)
+
+
+def _whole(
+    config: Config, agent: Any, probe: Any, seconds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains without a run folder and measures after the warm-up."""
+    from learner.loop import LoopSettings, Progress
+    from learner.loop import run as run_loop
+    from scripts import build, runtime
+    from scripts.train import connect, disconnect
+
+    connect(config, probe)
+    source = build.build_source(config, 0)
+    samples: list[dict[str, Any]] = []
+    memory: list[tuple[float, float]] = []
+    start = time.monotonic()
+
+    def on_metrics(metrics: dict[str, Any]) -> None:
+        now = time.monotonic() - start
+        samples.append({**metrics, "at": now})
+        memory.append((round(now, 1), round(runtime.memory_mb(), 1)))
+        print(f"{now:6.1f} s  {metrics['frames_per_second']:,.0f} frames/s", file=sys.stderr)
+
+    def stop() -> bool:
+        began = samples[0]["at"] if samples else float("inf")
+        return time.monotonic() - start > began + _WARM_UP_SECONDS + seconds
+
+    try:
+        run_loop(
+            agent.learner,
+            agent.initial_state,
+            source,
+            Progress(),
+            LoopSettings(config.total_frames, _SAMPLE_SECONDS, float("inf")),
+            stop=stop,
+            on_metrics=on_metrics,
+            on_checkpoint=lambda state, progress: None,
+        )
+    finally:
+        source.close()
+        disconnect(config)
+    warm = [s for s in samples if s["at"] >= samples[0]["at"] + _WARM_UP_SECONDS]
+    first, last = warm[0], warm[-1]
+    elapsed = last["at"] - first["at"]
+    lags = [s["policy_lag"] for s in warm if s["policy_lag"] is not None]
+    whole = {
+        "seconds": round(elapsed, 1),
+        "steps_per_second": (last["env_steps"] - first["env_steps"]) / elapsed,
+        "updates_per_second": (last["learner_updates"] - first["learner_updates"]) / elapsed,
+        "policy_lag": sum(lags) / max(1, len(lags)),
+        "seconds_to_first_metrics": round(samples[0]["at"], 1),
+        "actors/restarts": last["actors/restarts"],
+        "actors/dropped": last["actors/dropped"],
+    }
+    return whole, _memory_summary(memory)
+
+
+def _memory_summary(samples: list[tuple[float, float]]) -> dict[str, Any]:
+    """Memory of all processes in MiB: early, late, and the growth between."""
+    horizon = samples[-1][0]
+    early_after = 120.0 if horizon >= 240.0 else horizon / 3
+    early = next(mb for at, mb in samples if at >= early_after)
+    return {
+        "unit": "MiB, all processes of the run, shared pages once",
+        "from_second": round(early_after),
+        "to_second": round(horizon),
+        "then": early,
+        "last": samples[-1][1],
+        "growth": round(samples[-1][1] - early, 1),
+        "peak": max(mb for _, mb in samples),
+        "samples": samples[:: max(1, len(samples) // 30)],
+    }

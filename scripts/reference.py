@@ -1,0 +1,66 @@
+"""Writes docs/configuration.md from the schema: `uv run python -m scripts.reference`."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from configs.schema import Config
+
+FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
+_HEADER = """# Configuration
+
+Generated from `configs/schema.py` by `uv run python -m scripts.reference`; do not edit.
+
+A run is configured by a YAML file, by name (`atari/quickstart`) or by path, and by `KEY=VALUE`
+overrides with dotted keys: `bmg train atari/quickstart env.game=breakout seed=3`. Keys that a file
+leaves out have the defaults below. The resolved configuration stands in the run folder's
+`config.yaml`, and `bmg train RUN_DIR/config.yaml` repeats the run.
+"""
+
+
+def reference() -> str:
+    """The reference page of all keys, in Markdown."""
+    top = {name: f for name, f in Config.model_fields.items() if not _is_group(f)}
+    parts = [_HEADER, _table("Top level", "", top)]
+    for name, field in Config.model_fields.items():
+        if _is_group(field):
+            group: Any = field.annotation
+            title = (group.__doc__ or name).strip()
+            parts.append(_table(title, f"{name}.", group.model_fields))
+    return "\n".join(parts)
+
+
+def _is_group(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _table(title: str, prefix: str, fields: dict[str, FieldInfo]) -> str:
+    lines = [f"## {title}", "", "| key | default | allowed | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in fields.items():
+        meaning = " ".join((field.description or "").split())
+        default = "null" if field.default is None else str(field.default)
+        default = default.lower() if isinstance(field.default, bool) else default
+        lines.append(f"| `{prefix}{name}` | `{default}` | {_allowed(field)} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _allowed(field: FieldInfo) -> str:
+    options = get_args(field.annotation)
+    if options and all(isinstance(option, str) for option in options):
+        return ", ".join(f"`{option}`" for option in options)
+    kinds = [getattr(option, "__name__", str(option)) for option in options or [field.annotation]]
+    bounds = []
+    for constraint in field.metadata:
+        for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            bound = getattr(constraint, attribute, None)
+            if bound is not None:
+                bounds.append(f"{sign} {bound}")
+    return " or ".join(kind.replace("NoneType", "null") for kind in kinds) + "".join(
+        f", {bound}" for bound in bounds
+    )
+
+
+if __name__ == "__main__":
+    FILE.write_text(reference())

@@ -1,0 +1,90 @@
+"""Gymnasium environments that tests ask for by id: `tests.actors.environments_for_tests:NAME`."""
+
+import time
+
+import gymnasium
+import numpy as np
+
+
+class Counting(gymnasium.Env):
+    """Observation: (seed, episode, step). Reward: 100 episode + 10 step + action.
+
+    Even episodes end after 3 steps, odd ones are cut by a time limit after 2.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(4, start=5)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.episode = -1
+        self.seed = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.seed = seed % 1000
+        self.episode += 1
+        self.step_in_episode = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        reward = 100.0 * self.episode + 10.0 * self.step_in_episode + (action - 5)
+        self.step_in_episode += 1
+        odd = self.episode % 2 == 1
+        terminated = not odd and self.step_in_episode == 3
+        truncated = odd and self.step_in_episode == 2
+        return self._observe(), reward, terminated, truncated, {}
+
+    def render(self):
+        return np.full((8, 8, 3), self.step_in_episode, np.uint8)
+
+    def _observe(self):
+        return np.asarray([self.seed, self.episode, self.step_in_episode], np.float32)
+
+
+class Raising(Counting):
+    """Raises in its 30th step, whichever episode that is."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 30:
+            raise RuntimeError("the joystick is broken")
+        return super().step(action)
+
+
+class Diverging(Counting):
+    """Gives a reward that is not a number in its 200th step."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        observation, reward, *rest = super().step(action)
+        return observation, float("nan") if self.steps >= 200 else reward, *rest
+
+
+class Sleeping(Counting):
+    """Sleeps for an hour in its 30th step."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 30:
+            time.sleep(3600)
+        return super().step(action)
+
+
+class Continuous(Counting):
+    """Cannot be played by an agent with discrete actions."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+
+for environment in (Counting, Raising, Diverging, Sleeping, Continuous):
+    gymnasium.register(f"{environment.__name__}-v0", environment)

@@ -1,0 +1,41 @@
+"""Any Gymnasium environment by id."""
+
+import numpy as np
+import pytest
+
+from actors.environments.gymnasium_suite import GymnasiumSuite, render
+from actors.environments.vector import EnvironmentRefused
+from tests.actors.specs import CATCH, gymnasium_spec
+
+
+def test_cartpole_ends_and_restarts():
+    spec = CATCH._replace(suite="gymnasium", game="CartPole-v1")
+    environment = GymnasiumSuite(spec, 2, 1)
+    assert environment.num_actions == 2
+    assert environment.observation_shape == (4,)
+    assert environment.reset(np.asarray([1, 2])).dtype == np.float32
+    ended = 0
+    for _ in range(60):
+        step = environment.step(np.zeros(2, np.int32))
+        ended += int(step.ended.sum())
+        assert (step.discount[step.ended] == 0.0).all()
+    assert ended >= 8
+    environment.close()
+
+
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [
+        ("NoSuchThing-v0", "NoSuchThing"),
+        ("Pendulum-v1", "not Discrete"),
+        ("FrozenLake-v1", "not a Box"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(game, message):
+    with pytest.raises(EnvironmentRefused, match=message):
+        GymnasiumSuite(CATCH._replace(suite="gymnasium", game=game), 1, 1)
+
+
+def test_render_replays_actions():
+    pictures = list(render(gymnasium_spec("Counting"), 0, [0, 1, 2]))
+    assert [int(p[0, 0, 0]) for p in pictures] == [0, 1, 2]

@@ -1,0 +1,182 @@
+"""The pool with real Ray: order, lag, bounds, and actors that fail, hang or are killed."""
+
+import os
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from actors.environments.vector import EnvironmentSpec
+from actors.in_process import InProcessSource
+from actors.pool import ClusterUnreachable, PoolSettings, RaySource, connect, disconnect
+from agents.networks import make_network
+from agents.trajectory import SourceFailed
+from tests.actors.specs import CATCH, gymnasium_spec, server_spec
+
+PARAMS = jax.device_get(make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0)))
+COUNTING = jax.device_get(make_network("shallow", 4, (3,), np.float32).init(jax.random.key(0)))
+SETTINGS = PoolSettings(
+    mode="fast",
+    actors=2,
+    unrolls_per_batch=2,
+    unrolls_in_flight=2,
+    max_bytes_in_flight=2**30,
+    max_policy_lag=20,
+    unroll_timeout_seconds=60.0,
+    max_failures=3,
+    environment_variables={"JAX_PLATFORMS": "cpu", "NPROC": "1"},
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    connect(None, 0, 4)
+    yield
+    disconnect()
+
+
+@pytest.fixture
+def pool():
+    """Makes sources and closes them."""
+    sources = []
+
+    def make(environment: EnvironmentSpec = CATCH, **settings):
+        source = RaySource(server_spec(environment), SETTINGS._replace(**settings), first_serial=0)
+        sources.append(source)
+        return source
+
+    yield make
+    for source in sources:
+        source.close()
+
+
+def _batch(source, within=120.0):
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        batch = source.next_batch(1.0)
+        if batch is not None:
+            return batch
+    raise AssertionError(f"no batch within {within} s")
+
+
+def _pid(slot):
+    import ray
+    from ray.util.state import list_actors
+
+    del ray
+    identity = slot.handle._actor_id.hex()
+    return next(a.pid for a in list_actors() if a.actor_id == identity)
+
+
+def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
+    """Parameters change at each update, so a batch played with the wrong ones would differ."""
+    spec = server_spec(CATCH)
+    sources = [
+        pool(mode="strict"),
+        InProcessSource(spec, count=2, unrolls_per_batch=2, first_serial=0),
+    ]
+    batches = [[], []]
+    for version in range(6):
+        params = jax.tree.map(lambda x, v=version: x * (1 + v), PARAMS)
+        for source, seen in zip(sources, batches, strict=True):
+            source.publish(params, version)
+            seen.append(_batch(source))
+    for version, (ray_batch, own) in enumerate(zip(*batches, strict=True)):
+        for a, b in zip(ray_batch, own, strict=True):
+            assert a.version == b.version == max(0, version - 1)
+            assert a.actor == b.actor
+            assert a.episodes == b.episodes
+            jax.tree.map(np.testing.assert_array_equal, a.trajectory, b.trajectory)
+
+
+def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(pool):
+    source = pool()
+    source.publish(PARAMS, 0)
+    for version in range(1, 8):
+        batch = _batch(source)
+        assert len(batch) == 2
+        assert source.statistics()["actors/in_flight"] <= 4
+        assert all(version - 1 - unroll.version <= 3 for unroll in batch)
+        source.publish(jax.device_put(PARAMS), version)
+    versions = [unroll.version for _ in range(4) for unroll in _batch(source)]
+    assert versions[-1] == 7
+    assert source.statistics()["actors/alive"] == 2
+
+
+def test_bytes_in_flight_are_bounded(pool):
+    source = pool(max_bytes_in_flight=1)
+    source.publish(PARAMS, 0)
+    _batch(source)
+    for _ in range(3):
+        assert source.statistics()["actors/in_flight"] <= 1
+        _batch(source)
+
+
+def test_old_unrolls_are_dropped_and_counted(pool):
+    source = pool(max_policy_lag=2)
+    source.publish(PARAMS, 0)
+    _batch(source)
+    time.sleep(2.0)  # both actors finish what they were asked for with version 0
+    source.publish(jax.device_put(PARAMS), 9)
+    batch = _batch(source)
+    assert all(unroll.version == 9 for unroll in batch)
+    assert source.statistics()["actors/dropped"] >= 2
+
+
+def test_a_killed_worker_is_replaced_and_batches_go_on(pool):
+    source = pool()
+    source.publish(PARAMS, 0)
+    names = {unroll.actor for _ in range(4) for unroll in _batch(source)}
+    assert names == {"actor 0 (catch)", "actor 1 (catch)"}
+    os.kill(_pid(source._slots[0]), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while "actor 2 (catch)" not in names and time.monotonic() < deadline:
+        names |= {unroll.actor for unroll in _batch(source)}
+    assert "actor 2 (catch)" in names
+    assert source.statistics()["actors/restarts"] == 1
+    assert source.statistics()["actors/alive"] == 2
+
+
+def test_a_killed_worker_does_not_stop_strict_mode(pool):
+    source = pool(mode="strict")
+    source.publish(PARAMS, 0)
+    _batch(source)
+    os.kill(_pid(source._slots[1]), signal.SIGKILL)
+    for version in range(1, 5):
+        source.publish(PARAMS, version)
+        assert len(_batch(source)) == 2
+    assert source.statistics()["actors/restarts"] >= 1
+
+
+def test_an_environment_that_raises_now_and_then_is_replaced(pool):
+    """Every server's environments raise in their 30th step, after four unrolls of seven steps."""
+    source = pool(gymnasium_spec("Raising"))
+    source.publish(COUNTING, 0)
+    batches = [_batch(source) for _ in range(12)]
+    assert len(batches) == 12
+    assert source.statistics()["actors/restarts"] >= 2
+
+
+def test_an_environment_that_always_raises_ends_the_run_with_its_own_error(pool):
+    source = pool(gymnasium_spec("Raising"), max_failures=1)
+    source.publish(COUNTING, 0)
+    with pytest.raises(SourceFailed, match=r"actor \d+ \(.*Raising-v0\) .* joystick is broken"):
+        for _ in range(10):
+            _batch(source)
+
+
+def test_an_environment_that_hangs_is_replaced(pool):
+    source = pool(gymnasium_spec("Sleeping"), unroll_timeout_seconds=3.0)
+    source.publish(COUNTING, 0)
+    for _ in range(8):
+        _batch(source, within=60)
+    assert source.statistics()["actors/restarts"] >= 1
+
+
+def test_an_environment_that_cannot_be_made_ends_the_run(pool):
+    source = pool(gymnasium_spec("Missing"), max_failures=2)
+    source.publish(COUNTING, 0)
+    with pytest.raises(SourceFailed, match="Missing"):
+        _batch(source)

@@ -1,0 +1,76 @@
+"""Networks: our strided convolution against haiku's, and shapes."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.networks import _HalfOverlapConv, make_network
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "channels", "dtype"),
+    [(84, 4, 4, np.uint8), (20, 2, 16, np.float32), (87, 4, 4, np.uint8), (33, 4, 3, np.float32)],
+)
+def test_half_overlap_convolution_is_a_convolution(size, stride, channels, dtype):
+    """Same parameters, same outputs and same gradients as hk.Conv2D, cropped sizes included."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 255, (3, size, size, channels)).astype(dtype))
+    ours = hk.without_apply_rng(
+        hk.transform(lambda x: _HalfOverlapConv(8, stride, scale=1 / 255, name="c")(x))
+    )
+    theirs = hk.without_apply_rng(
+        hk.transform(
+            lambda x: hk.Conv2D(8, 2 * stride, stride, padding="VALID", name="c")(
+                x.astype(jnp.float32) / 255
+            )
+        )
+    )
+    params = ours.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(
+        jnp.shape, theirs.init(jax.random.key(0), x)
+    )
+    expected = theirs.apply(params, x)
+    np.testing.assert_allclose(ours.apply(params, x), expected, atol=2e-5)
+    weights = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+
+    def gradient(f):
+        return jax.grad(lambda p: jnp.vdot(f.apply(p, x), weights))(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+        gradient(ours),
+        gradient(theirs),
+    )
+
+
+@pytest.mark.parametrize("name", ["shallow", "shallow_atari", "deep"])
+def test_image_networks(name):
+    network = make_network(name, 6, (84, 84, 4), np.uint8)
+    params = network.init(jax.random.key(0))
+    observation = jnp.full((2, 3, 84, 84, 4), 255, jnp.uint8)
+    outputs = network.apply(params, observation)
+    assert outputs.logits.shape == (2, 3, 6)
+    assert outputs.value.shape == (2, 3)
+    policy = jax.nn.softmax(outputs.logits)
+    np.testing.assert_allclose(policy, 1 / 6, atol=0.03)  # close to uniform before training
+
+
+def test_published_sizes():
+    """PAPER-FACTS 5.2: torso of the deep network 1.09M; haiku's three-convolution one 1.68M."""
+
+    def count(name):
+        params = make_network(name, 6, (84, 84, 4), np.uint8).init(jax.random.key(0))
+        return sum(leaf.size for module, p in params.items() for leaf in p.values()
+                   if module not in ("policy", "value"))
+
+    assert round(count("deep") / 1e6, 2) == 1.09
+    assert round(count("shallow_atari") / 1e6, 2) == 1.68
+
+
+def test_vector_observations_and_refusal():
+    network = make_network("deep", 2, (4,), np.float32)
+    assert network.apply(network.init(jax.random.key(0)), jnp.ones((5, 4))).value.shape == (5,)
+    with pytest.raises(ValueError, match="no image and no vector"):
+        make_network("shallow", 2, (4, 4), np.float32)

@@ -1,0 +1,87 @@
+"""Configuration files, overrides, and one readable line for each fault."""
+
+import pytest
+import yaml
+
+from configs.load import ConfigError, dump, load, named_configs
+from configs.schema import Config
+
+
+@pytest.mark.parametrize("name", named_configs())
+def test_named_configurations_load_and_repeat(name, tmp_path):
+    config = load(name)
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(config))
+    assert load(str(file)) == config
+    assert config.name == name.replace("/", "-")
+
+
+def test_overrides_win_and_numbers_may_be_written_in_any_way():
+    config = load("atari/quickstart", ["learner.learning_rate=1e-4", "env.game=breakout", "seed=3"])
+    assert config.learner.learning_rate == 1e-4
+    assert config.env.game == "breakout"
+    assert config.seed == 3
+    assert load("atari/quickstart", ["seed=1", "seed=2"]).seed == 2
+    assert load("atari/quickstart", ["actors.ray_address="]).actors.ray_address is None
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("env.gmae=pong", ["env.gmae", "'env.game'"]),
+        ("envs.game=pong", ["envs", "'env'"]),
+        ("batch_size=3", ["batch_size", "'learner.batch_size'"]),
+        ("agent.algorithm=impla", ["agent.algorithm=impla", "impala"]),
+        ("learner.optimizer=rmsprob", ["sgd, rmsprop, adam", "'rmsprop'"]),
+        ("actors.count=-1", ["actors.count=-1", "greater than or equal to 1"]),
+        ("actors.count=two", ["actors.count=two", "integer"]),
+        ("learner.learning_rate=fast", ["learner.learning_rate=fast", "number"]),
+        ("total_frames=0", ["total_frames=0"]),
+        ("total_frames=1.5", ["total_frames=1.5", "integer"]),
+        ("seed.x=1", ["seed"]),
+        ("env.game.x=1", ["env.game is a value, not a group"]),
+        ("noequals", ["'noequals'", "KEY=VALUE"]),
+        ("env=3", ["env=3"]),
+        ("name=a b", ["name=a b"]),
+    ],
+)
+def test_bad_overrides_are_one_line_that_names_the_key(override, parts):
+    with pytest.raises(ConfigError) as caught:
+        load("atari/quickstart", [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"env: [unclosed", "line 1"),
+        (b"- a\n- b", "keys and values"),
+        (b"\xff\xfe\x00", "not text"),
+        (b"\tx: 1", "not valid YAML"),
+        (b"env:\n  gme: pong\n", "'env.game'"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, content, part):
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(str(file))
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(ConfigError, match="'atari/quickstart'"):
+        load("atari/quikstart")
+    with pytest.raises(ConfigError, match="No such file"):
+        load("missing.yaml")
+
+
+def test_every_key_has_a_default_and_is_documented():
+    assert Config() == Config.model_validate(yaml.safe_load(dump(Config())))
+    for name, group in Config.model_fields.items():
+        for key, field in getattr(group.annotation, "model_fields", {name: group}).items():
+            assert field.description, key

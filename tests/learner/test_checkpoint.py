@@ -1,0 +1,91 @@
+"""Checkpoints: bit-equal, atomic, kept by number, and damage is noticed."""
+
+import jax
+import numpy as np
+import pytest
+
+from learner.checkpoint import CheckpointError, Checkpoints
+from learner.loop import Progress
+from tests.learner.small import random_batch, small_learner, small_state
+
+
+def _trained(updates):
+    learner, state = small_learner()
+    state = learner.place_state(state)
+    for i in range(updates):
+        state, _ = learner.step(state, learner.place_batch(random_batch(i)))
+    return state
+
+
+def _saved(folder, updates=(1, 2, 3), keep=3):
+    checkpoints = Checkpoints(folder, keep)
+    for n in updates:
+        checkpoints.save(_trained(n), Progress(frames=80 * n, updates=n, starts=1))
+    return checkpoints
+
+
+def test_restored_state_is_bit_equal(tmp_path):
+    state, progress = _saved(tmp_path).restore(small_state())
+    assert progress == Progress(frames=240, updates=3, starts=1)
+    expected = jax.device_get(_trained(3))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+
+
+def test_restores_onto_another_number_of_devices(tmp_path):
+    learner, state = small_learner(jax.devices())
+    state = learner.place_state(state)
+    state, _ = learner.step(state, learner.place_batch(random_batch()))
+    Checkpoints(tmp_path, 1).save(state, Progress(updates=1))
+    restored, _ = Checkpoints(tmp_path, 1).restore(small_state())
+    one, _ = small_learner()
+    placed = one.place_state(restored)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(placed), jax.device_get(state))
+
+
+def test_keeps_the_newest(tmp_path):
+    assert _saved(tmp_path, updates=(1, 2, 3), keep=2).versions() == [2, 3]
+
+
+def _largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:10])
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, lambda path: path.unlink()])
+def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, damage, caplog):
+    checkpoints = _saved(tmp_path)
+    damage(_largest_file(tmp_path / "3"))
+    _, progress = checkpoints.restore(small_state())
+    assert progress.updates == 2
+    assert "3 is damaged" in caplog.text
+
+
+def test_nothing_usable_is_an_error_that_names_all(tmp_path):
+    checkpoints = _saved(tmp_path, updates=(1, 2))
+    for n in (1, 2):
+        (tmp_path / str(n) / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"(?s)2.*1"):
+        checkpoints.restore(small_state())
+    with pytest.raises(CheckpointError, match="holds none"):
+        Checkpoints(tmp_path / "nowhere", 1).restore(small_state())
+
+
+def test_a_killed_save_leaves_no_checkpoint_and_does_not_disturb_the_next(tmp_path):
+    checkpoints = _saved(tmp_path, updates=(1,))
+    partial = tmp_path / "incomplete-2"
+    partial.mkdir()
+    (partial / "state").write_text("half")
+    assert checkpoints.versions() == [1]
+    checkpoints.save(_trained(2), Progress(updates=2))
+    assert checkpoints.versions() == [1, 2]
+    assert not partial.exists()

@@ -1,0 +1,117 @@
+"""The loop against a source that plays a script: counting, lag, stopping, failing."""
+
+import numpy as np
+import pytest
+
+from agents.trajectory import Episode, SourceFailed, Unroll
+from learner.loop import LearningDiverged, LoopSettings, Progress, run
+from tests.learner.small import random_batch, small_learner
+
+
+class ScriptedSource:
+    """Two unrolls of two environments a batch, `lag` versions old; may fail or send a NaN."""
+
+    def __init__(self, lag=0, fail_at=None, nan_at=None, silent=False):
+        self.lag, self.fail_at, self.nan_at, self.silent = lag, fail_at, nan_at, silent
+        self.versions, self.batches = [], 0
+
+    def publish(self, params, version):
+        self.versions.append(version)
+
+    def next_batch(self, timeout_seconds):
+        if self.silent:
+            return None
+        if self.batches == self.fail_at:
+            raise SourceFailed("actor 7 (pong) failed")
+        unrolls = []
+        for i in range(2):
+            trajectory = random_batch(10 * self.batches + i, batch=2)
+            if self.batches == self.nan_at:
+                trajectory.reward[:] = np.nan
+            steps = int(trajectory.valid.sum())
+            unrolls.append(
+                Unroll(
+                    trajectory,
+                    max(0, self.versions[-1] - self.lag),
+                    f"actor {i} (pong)",
+                    4 * steps,
+                    steps,
+                    (Episode(float(self.batches), 40),),
+                    {},
+                )
+            )
+        self.batches += 1
+        return unrolls
+
+    def statistics(self):
+        return {"actors/alive": 2, "actors/restarts": 0}
+
+    def close(self):
+        self.closed = True
+
+
+def _train(source, total_frames=1000, stop=lambda: False, progress=None, log_every=0.0):
+    learner, state = small_learner()
+    progress = progress or Progress()
+    lines, checkpoints = [], []
+    state = run(
+        learner,
+        state,
+        source,
+        progress,
+        LoopSettings(total_frames, log_every, 0.0),
+        stop=stop,
+        on_metrics=lines.append,
+        on_checkpoint=lambda state, progress: checkpoints.append(progress.updates),
+    )
+    return state, progress, lines, checkpoints
+
+
+def test_counts_and_logs():
+    source = ScriptedSource()
+    state, progress, lines, checkpoints = _train(source)
+    assert progress.frames >= 1000
+    assert progress.frames == 4 * progress.env_steps
+    assert progress.updates == int(state.updates) == len(source.versions) - 1
+    assert progress.episodes == 2 * progress.updates
+    assert [line["learner_updates"] for line in lines[:3]] == [1, 2, 3]
+    assert checkpoints == list(range(1, progress.updates + 1))
+    assert {"frames", "seconds", "frames_per_second", "episode_return", "loss/total"} <= set(lines[0])
+    assert lines[2]["episode_return"] == pytest.approx(1.0)  # of batches 0, 1 and 2
+    assert source.batches == progress.updates  # nothing is fetched that is not learned from
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_policy_lag_is_measured_in_updates(lag):
+    _, _, lines, _ = _train(ScriptedSource(lag))
+    assert lines[-1]["policy_lag"] == lines[-1]["policy_lag_max"] == lag
+    assert lines[-1]["policy_lag_histogram"] == {str(lag): 2}
+
+
+def test_stops_when_asked_while_learning_and_while_waiting():
+    calls = iter([False] * 5 + [True] * 100)
+    _, progress, lines, _ = _train(ScriptedSource(), stop=lambda: next(calls))
+    assert 0 < progress.updates < 6
+    assert lines[-1]["learner_updates"] == progress.updates
+    calls = iter([False] * 5 + [True] * 100)
+    _, progress, lines, _ = _train(ScriptedSource(silent=True), stop=lambda: next(calls))
+    assert progress.updates == 0
+    assert lines == []
+
+
+def test_a_failed_source_ends_the_run():
+    with pytest.raises(SourceFailed, match=r"actor 7 \(pong\)"):
+        _train(ScriptedSource(fail_at=2))
+
+
+def test_a_non_finite_update_ends_the_run_and_says_where():
+    with pytest.raises(LearningDiverged, match=r"update 3 .* actor 0 \(pong\), actor 1 \(pong\)"):
+        _train(ScriptedSource(nan_at=2))
+
+
+def test_a_finished_run_learns_nothing_more():
+    progress = Progress(frames=1000, updates=7)
+    source = ScriptedSource()
+    _train(source, progress=progress)
+    assert progress.updates == 7
+    assert source.batches == 0

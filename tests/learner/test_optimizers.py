@@ -1,0 +1,86 @@
+"""Inner optimisers: equal to their formulas, and differentiable where second moments are zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from learner.optimizers import clip_by_norm, gradient_norm, make_optimizer
+
+NAMES = ("sgd", "rmsprop", "adam")
+GRADIENTS = {
+    "all zero": {"w": jnp.zeros(3), "b": jnp.zeros(())},
+    "one zero entry": {"w": jnp.asarray([0.0, 1.0, -2.0]), "b": jnp.asarray(0.5)},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", GRADIENTS)
+@pytest.mark.parametrize("max_norm", [0.0, 1.0])
+def test_updates_can_be_differentiated_at_zero(name, case, max_norm):
+    """d(update)/d(scale of the gradient) through three updates is finite, exactly at zero too."""
+    optimizer = make_optimizer(name, 0.1, max_gradient_norm=max_norm)
+    gradients = GRADIENTS[case]
+
+    def final(scale):
+        params, state = gradients, optimizer.init(gradients)
+        for _ in range(3):
+            updates, state = optimizer.update(
+                jax.tree.map(lambda g: g * scale, gradients), state, params
+            )
+            params = optax.apply_updates(params, updates)
+        return sum(jnp.sum(x) for x in jax.tree.leaves(params))
+
+    assert np.isfinite(jax.grad(final)(1.0))
+    assert np.isfinite(jax.grad(final)(0.0))
+
+
+def test_the_unsafe_forms_are_really_unsafe():
+    """Why this file exists: optax's own clipping is NaN where ours is not."""
+    zero = GRADIENTS["all zero"]
+
+    def through(transform):
+        def total(scale):
+            updates, _ = transform.update(
+                jax.tree.map(lambda g: g * scale, zero), transform.init(zero)
+            )
+            return sum(jnp.sum(x) for x in jax.tree.leaves(updates))
+
+        return jax.grad(total)(1.0)
+
+    assert np.isnan(through(optax.clip_by_global_norm(1.0)))
+    assert np.isfinite(through(clip_by_norm(1.0)))
+
+
+def test_rmsprop_is_the_published_form(x64):
+    """Epsilon inside the root, no momentum, second moment from zero: two steps by hand."""
+    optimizer = make_optimizer("rmsprop", 0.01, decay=0.9, epsilon=0.1)
+    params = {"w": jnp.asarray([1.0, -2.0])}
+    state = optimizer.init(params)
+    moment, expected = np.zeros(2), np.asarray([1.0, -2.0])
+    for gradient in (np.asarray([0.5, -3.0]), np.asarray([1.5, 0.0])):
+        moment = 0.9 * moment + 0.1 * gradient**2
+        expected = expected - 0.01 * gradient / np.sqrt(moment + 0.1)
+        updates, state = optimizer.update({"w": jnp.asarray(gradient)}, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["w"], expected, rtol=1e-12)
+
+
+def test_clipping(x64):
+    gradients = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray(4.0)}
+    np.testing.assert_allclose(gradient_norm(gradients), 5.0, rtol=1e-12)
+    clipped, _ = clip_by_norm(2.5).update(gradients, optax.EmptyState())
+    np.testing.assert_allclose(clipped["b"], 2.0, rtol=1e-12)
+    same, _ = clip_by_norm(50.0).update(gradients, optax.EmptyState())
+    np.testing.assert_array_equal(same["a"], gradients["a"])
+
+
+def test_schedules_count_updates():
+    optimizer = make_optimizer("sgd", optax.linear_schedule(1.0, 0.0, 4))
+    state = optimizer.init(jnp.ones(()))
+    steps = []
+    for _ in range(5):
+        update, state = optimizer.update(jnp.ones(()), state)
+        steps.append(float(update))
+    assert steps == [-1.0, -0.75, -0.5, -0.25, 0.0]

@@ -1,0 +1,38 @@
+"""The run folder's files."""
+
+import json
+
+from learner.run_folder import RunFolder, forget_after, write_json
+
+
+def test_metrics_summary_and_tensorboard(tmp_path):
+    folder = RunFolder(tmp_path / "run", tensorboard=True)
+    folder.log({"frames": 4, "loss/total": float("nan"), "policy_lag_histogram": {"1": 2}})
+    folder.log({"frames": 8, "loss/total": 0.5, "policy_lag_histogram": {}})
+    folder.write_summary("running", seed=3)
+    folder.close()
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["loss/total"] is None
+    assert lines[1] == {"frames": 8, "loss/total": 0.5, "policy_lag_histogram": {}}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "running"
+    assert summary["frames"] == 8
+    assert summary["seed"] == 3
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"loss/total" in content
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"frames": 4}\n{"frames": 8}\n{"frames": 12}\n{"fram')
+    forget_after(tmp_path, 8)
+    assert file.read_text() == '{"frames": 4}\n{"frames": 8}\n'
+    forget_after(tmp_path / "empty", 8)  # nothing to forget
+
+
+def test_json_is_replaced_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1.5, float("inf")]})
+    write_json(tmp_path / "a.json", {"y": {"z": float("inf")}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"y": {"z": None}}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,43 @@
+"""Runs `bmg` as a user would: a real process, its output, its exit status."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def bmg(*arguments, timeout=180, cwd=None):
+    """Runs to the end; stdout and stderr as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd or ROOT,
+        check=False,
+    )
+
+
+def start(*arguments, cwd=None, **options):
+    """Starts it in a session of its own, as a shell would start a job."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd or ROOT,
+        start_new_session=True,
+        **options,
+    )
+
+
+def wait_for(condition, seconds=120.0, what="it"):
+    """Polls until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not happen within {seconds} s")

@@ -1,0 +1,103 @@
+"""Bad input: exit 2, one line on stderr that says what to change, and nothing created."""
+
+import socket
+
+import pytest
+
+from tests.system.command import bmg
+
+
+def _refused(result, folder, *parts):
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("bmg: ")
+    assert result.stdout == ""
+    for part in parts:
+        assert part in lines[0]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["env.game=pongg"], ["env.game=pongg", "'pong'"]),
+        (["env.gmae=pong"], ["env.gmae", "'env.game'"]),
+        (["learner.learning_rate=fast"], ["learner.learning_rate=fast", "number"]),
+        (["actors.count=-2"], ["actors.count=-2", "greater"]),
+        (["learner.batch_size=24"], ["learner.batch_size=24", "actors.envs_per_actor=16", "12"]),
+        (["actors.ray_address=localhost:1"], ["localhost:1", "ray start --head"]),
+        (["actors.ray_address=nonsense"], ["actors.ray_address=nonsense", "host:port"]),
+        (["env.suite=catch", "env.game=catch"], ["env.frame_skip=4"]),
+        (["learner.devices=99", "actors.runtime=in_process"], ["learner.devices=99"]),
+    ],
+)
+def test_configuration(tmp_path, overrides, parts):
+    folder = tmp_path / "run"
+    _refused(bmg("train", "atari/quickstart", *overrides, "--run-dir", folder), folder, *parts)
+
+
+@pytest.mark.parametrize(
+    ("game", "part"), [("NoSuchThing-v0", "NoSuchThing"), ("Pendulum-v1", "not Discrete")]
+)
+def test_gymnasium_environments_that_cannot_be_played(tmp_path, game, part):
+    folder = tmp_path / "run"
+    overrides = ["env.suite=gymnasium", f"env.game={game}"]
+    _refused(bmg("train", "catch/impala", *overrides, "--run-dir", folder), folder, game, part)
+
+
+def test_an_address_where_something_else_answers(tmp_path):
+    """A web server is no Ray cluster: refused all the same, and soon."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        folder = tmp_path / "run"
+        result = bmg(
+            "train", "catch/impala", f"actors.ray_address={address}", "--run-dir", folder
+        )
+    _refused(result, folder, address, "ray start --head")
+
+
+def test_no_cluster_to_join(tmp_path):
+    folder = tmp_path / "run"
+    result = bmg("train", "catch/impala", "actors.ray_address=auto", "--run-dir", folder)
+    _refused(result, folder, "actors.ray_address=auto", "ray start --head")
+
+
+def test_files_and_folders(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("env: [unclosed")
+    folder = tmp_path / "run"
+    _refused(bmg("train", bad, "--run-dir", folder), folder, "bad.yaml", "line 1")
+    _refused(bmg("train", tmp_path / "no.yaml", "--run-dir", folder), folder, "No such file")
+    blocked = bad / "run"  # below a file
+    _refused(bmg("train", "catch/impala", "--run-dir", blocked), folder, "--run-dir", "bad.yaml")
+    _refused(bmg("train", "catch/impala", "--run-dir", "/proc/run"), folder, "--run-dir")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "precious.txt").write_text("mine")
+    _refused(bmg("train", "catch/impala", "--run-dir", full), folder, "--resume")
+    assert [p.name for p in full.iterdir()] == ["precious.txt"]
+
+
+def test_resume_and_evaluate_need_a_run(tmp_path):
+    folder = tmp_path / "run"
+    _refused(bmg("train", "catch/impala", "--resume"), folder, "--run-dir")
+    _refused(bmg("train", "catch/impala", "--resume", "--run-dir", folder), folder, "no run")
+    _refused(bmg("evaluate", folder), folder, "no run")
+    _refused(bmg("report", folder), folder, "no run")
+
+
+def test_usage():
+    for arguments in (["trian"], ["train"], ["evaluate", "x", "--episodes", "0"], ["train", "a", "--x"]):
+        result = bmg(*arguments)
+        assert result.returncode == 2
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "bench", "report", "games"])
+def test_help_has_an_example(command):
+    result = bmg(command, "--help")
+    assert result.returncode == 0
+    assert f"example: bmg {command}" in result.stdout
