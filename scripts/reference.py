@@ -37,7 +37,12 @@ def _is_group(field: FieldInfo) -> bool:
 
 
 def _table(title: str, prefix: str, fields: dict[str, FieldInfo]) -> str:
-    lines = [f"## {title}", "", "| key | default | allowed | meaning |", "| --- | --- | --- | --- |"]
+    lines = [
+        f"## {title}",
+        "",
+        "| key | default | allowed | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, field in fields.items():
         meaning = " ".join((field.description or "").split())
         default = "null" if field.default is None else str(field.default)

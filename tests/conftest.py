@@ -1,4 +1,4 @@
-"""Strict JAX: no accidental broadcast between ranks, four virtual devices, double precision on request."""
+"""Strict JAX: no broadcast between ranks, four virtual devices, double precision on request."""
 
 import os
 

@@ -10,13 +10,13 @@ import pytest
 
 from actors.environments.vector import EnvironmentSpec
 from actors.in_process import InProcessSource
-from actors.pool import ClusterUnreachable, PoolSettings, RaySource, connect, disconnect
+from actors.pool import PoolSettings, RaySource, connect, disconnect
 from agents.networks import make_network
 from agents.trajectory import SourceFailed
 from tests.actors.specs import CATCH, gymnasium_spec, server_spec
 
-PARAMS = jax.device_get(make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0)))
-COUNTING = jax.device_get(make_network("shallow", 4, (3,), np.float32).init(jax.random.key(0)))
+PARAMS = make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0))
+COUNTING = make_network("shallow", 4, (3,), np.float32).init(jax.random.key(0))
 SETTINGS = PoolSettings(
     mode="fast",
     actors=2,
@@ -99,7 +99,7 @@ def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(poo
         assert len(batch) == 2
         assert source.statistics()["actors/in_flight"] <= 4
         assert all(version - 1 - unroll.version <= 3 for unroll in batch)
-        source.publish(jax.device_put(PARAMS), version)
+        source.publish(PARAMS, version)
     versions = [unroll.version for _ in range(4) for unroll in _batch(source)]
     assert versions[-1] == 7
     assert source.statistics()["actors/alive"] == 2
@@ -119,7 +119,7 @@ def test_old_unrolls_are_dropped_and_counted(pool):
     source.publish(PARAMS, 0)
     _batch(source)
     time.sleep(2.0)  # both actors finish what they were asked for with version 0
-    source.publish(jax.device_put(PARAMS), 9)
+    source.publish(PARAMS, 9)
     batch = _batch(source)
     assert all(unroll.version == 9 for unroll in batch)
     assert source.statistics()["actors/dropped"] >= 2
@@ -163,8 +163,7 @@ def test_an_environment_that_always_raises_ends_the_run_with_its_own_error(pool)
     source = pool(gymnasium_spec("Raising"), max_failures=1)
     source.publish(COUNTING, 0)
     with pytest.raises(SourceFailed, match=r"actor \d+ \(.*Raising-v0\) .* joystick is broken"):
-        for _ in range(10):
-            _batch(source)
+        [_batch(source) for _ in range(10)]
 
 
 def test_an_environment_that_hangs_is_replaced(pool):

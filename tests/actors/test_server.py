@@ -39,7 +39,7 @@ def test_row_t_is_the_step_from_observation_t_to_t_plus_1():
         previous = trajectory.observation[-1]
         finished = []
         for t, b in np.ndindex(8, 3):
-            seed, episode, step = trajectory.observation[t, b]
+            _, episode, step = trajectory.observation[t, b]
             _, next_episode, next_step = trajectory.observation[t + 1, b]
             if not trajectory.valid[t, b]:
                 assert (next_episode, next_step) == (episode + 1, 0)
@@ -69,11 +69,8 @@ def test_learner_rebuilds_the_stacks_that_the_environment_made():
     for _ in range(3):
         trajectory = server.unroll(params, 0).trajectory
         assert trajectory.observation.shape == (15 + 4, 4, 84, 84)
-        for t in range(15):
-            own.append(twin.step(trajectory.action[t]).observation)
-        stacks = stack_frames(
-            jnp.asarray(trajectory.observation), jnp.asarray(trajectory.valid)
-        )
+        own.extend(twin.step(trajectory.action[t]).observation for t in range(15))
+        stacks = stack_frames(jnp.asarray(trajectory.observation), jnp.asarray(trajectory.valid))
         assert not trajectory.valid.all()
         expected = np.stack(own).transpose(0, 1, 3, 4, 2)
         np.testing.assert_array_equal(stacks, expected)

@@ -62,8 +62,12 @@ def test_published_sizes():
 
     def count(name):
         params = make_network(name, 6, (84, 84, 4), np.uint8).init(jax.random.key(0))
-        return sum(leaf.size for module, p in params.items() for leaf in p.values()
-                   if module not in ("policy", "value"))
+        return sum(
+            leaf.size
+            for module, p in params.items()
+            for leaf in p.values()
+            if module not in ("policy", "value")
+        )
 
     assert round(count("deep") / 1e6, 2) == 1.09
     assert round(count("shallow_atari") / 1e6, 2) == 1.68

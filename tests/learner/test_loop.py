@@ -76,7 +76,9 @@ def test_counts_and_logs():
     assert progress.episodes == 2 * progress.updates
     assert [line["learner_updates"] for line in lines[:3]] == [1, 2, 3]
     assert checkpoints == list(range(1, progress.updates + 1))
-    assert {"frames", "seconds", "frames_per_second", "episode_return", "loss/total"} <= set(lines[0])
+    assert {"frames", "seconds", "frames_per_second", "episode_return", "loss/total"} <= set(
+        lines[0]
+    )
     assert lines[2]["episode_return"] == pytest.approx(1.0)  # of batches 0, 1 and 2
     assert source.batches == progress.updates  # nothing is fetched that is not learned from
 

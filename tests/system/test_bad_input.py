@@ -25,7 +25,7 @@ def _refused(result, folder, *parts):
         (["env.gmae=pong"], ["env.gmae", "'env.game'"]),
         (["learner.learning_rate=fast"], ["learner.learning_rate=fast", "number"]),
         (["actors.count=-2"], ["actors.count=-2", "greater"]),
-        (["learner.batch_size=24"], ["learner.batch_size=24", "actors.envs_per_actor=16", "12"]),
+        (["learner.batch_size=12"], ["learner.batch_size=12", "actors.envs_per_actor=8", "=6"]),
         (["actors.ray_address=localhost:1"], ["localhost:1", "ray start --head"]),
         (["actors.ray_address=nonsense"], ["actors.ray_address=nonsense", "host:port"]),
         (["env.suite=catch", "env.game=catch"], ["env.frame_skip=4"]),
@@ -53,9 +53,7 @@ def test_an_address_where_something_else_answers(tmp_path):
         server.listen()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         folder = tmp_path / "run"
-        result = bmg(
-            "train", "catch/impala", f"actors.ray_address={address}", "--run-dir", folder
-        )
+        result = bmg("train", "catch/impala", f"actors.ray_address={address}", "--run-dir", folder)
     _refused(result, folder, address, "ray start --head")
 
 
@@ -90,7 +88,12 @@ def test_resume_and_evaluate_need_a_run(tmp_path):
 
 
 def test_usage():
-    for arguments in (["trian"], ["train"], ["evaluate", "x", "--episodes", "0"], ["train", "a", "--x"]):
+    for arguments in (
+        ["trian"],
+        ["train"],
+        ["evaluate", "x", "--episodes", "0"],
+        ["train", "a", "--x"],
+    ):
         result = bmg(*arguments)
         assert result.returncode == 2
         assert len(result.stderr.strip().splitlines()) == 1

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import signal
+import subprocess
 import sys
 
 import psutil
@@ -11,6 +13,11 @@ import pytest
 from tests.system.command import ROOT, bmg, start, wait_for
 
 CATCH = ("train", "catch/impala", "logging.every_seconds=0.5")
+PROMISED = (  # by the contract
+    *("env_steps", "learner_updates", "seconds", "frames_per_second", "episode_return"),
+    *("episode_length", "episodes", "policy_lag", "actors/alive", "actors/restarts"),
+    *("loss/total", "loss/policy", "loss/value", "loss/entropy"),
+)
 IN_PROCESS = (*CATCH, "actors.runtime=in_process")
 
 
@@ -35,11 +42,7 @@ def test_catch_is_learned_with_ray_actors(tmp_path):
     assert summary["frames"] >= 400_000
     last = _metrics(folder)[-1]
     assert last["frames"] == summary["frames"]
-    for key in (
-        "env_steps learner_updates seconds frames_per_second episode_return episode_length "
-        "episodes policy_lag loss/total loss/policy loss/value loss/entropy actors/alive "
-        "actors/restarts"
-    ).split():
+    for key in PROMISED:
         assert last[key] is not None, key
     assert last["episode_length"] == 9
     assert (folder / "config.yaml").is_file()
@@ -184,7 +187,11 @@ def _gymnasium(name):
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, runtime):
     folder = tmp_path / "run"
     result = bmg(
-        *_gymnasium("Diverging"), "env.reward_clip=0", f"actors.runtime={runtime}", "--run-dir", folder
+        *_gymnasium("Diverging"),
+        "env.reward_clip=0",
+        f"actors.runtime={runtime}",
+        "--run-dir",
+        folder,
     )
     assert result.returncode == 1
     line = result.stderr.strip().splitlines()[-1]
@@ -238,11 +245,7 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
 
 def test_live_display_on_a_terminal(tmp_path):
     """In a pseudo-terminal the table shows what the issue lists."""
-    import pty
-
     leader, follower = pty.openpty()
-    import subprocess
-
     command = (*IN_PROCESS, "total_frames=60000", "--run-dir", tmp_path / "run")
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.cli", *map(str, command)],
@@ -263,7 +266,14 @@ def test_live_display_on_a_terminal(tmp_path):
         shown += chunk
     assert process.wait(60) == 0
     os.close(leader)
-    for word in (b"frames/s", b"time left", b"mean return", b"loss/total", b"policy lag", b"actors"):
+    for word in (
+        b"frames/s",
+        b"time left",
+        b"mean return",
+        b"loss/total",
+        b"policy lag",
+        b"actors",
+    ):
         assert word in shown
 
 
