@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from actors.server import ServerSpec, UnrollServer
 from agents.networks import Params
-from agents.trajectory import Unroll
+from agents.trajectory import SourceFailed, Unroll
 
 
 class InProcessSource:
@@ -27,13 +27,21 @@ class InProcessSource:
         self._published = [*self._published, (params, version)][-2:]
 
     def next_batch(self, timeout_seconds: float) -> list[Unroll]:
-        """See `ExperienceSource`; plays the batch, however long that takes."""
+        """See `ExperienceSource`; plays the batch, however long that takes.
+
+        Raises:
+            SourceFailed: an environment raised. There is no other process to play on in.
+        """
         del timeout_seconds
         params, version = self._published[0]
         batch = []
         for _ in range(self._per_batch):
             server = self._servers[self._calls % len(self._servers)]
-            batch.append(server.unroll(params, version))
+            try:
+                batch.append(server.unroll(params, version))
+            except Exception as error:  # whatever a third party's environment raises
+                cause = f"{type(error).__name__}: {error}"
+                raise SourceFailed(f"{server.name} failed: {cause}") from error
             self._calls += 1
         return batch
 

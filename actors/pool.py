@@ -41,6 +41,7 @@ class PoolSettings(NamedTuple):
     unrolls_per_batch: int  # unroll calls that make one batch
     unrolls_in_flight: int  # for each actor: one that plays, the others queued or waiting
     max_bytes_in_flight: int
+    unroll_bytes: int  # of one call's answer
     max_policy_lag: int
     unroll_timeout_seconds: float
     max_failures: int
@@ -85,6 +86,7 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
     ray.init(
+        address="local",  # not some other job's cluster that happens to run here
         include_dashboard=False,
         num_cpus=max(cpus, os.cpu_count() or 1),
         object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
@@ -132,7 +134,6 @@ class RaySource:
         self._batch: list[Unroll] = []  # what a batch has so far
         self._params: tuple[Any, int] | None = None  # object reference and version
         self._pending: tuple[Params, int] | None = None  # published, perhaps still being computed
-        self._unroll_bytes = 0
         self._restarts = 0
         self._dropped = 0
 
@@ -169,7 +170,7 @@ class RaySource:
             "actors/restarts": self._restarts,
             "actors/dropped": self._dropped,
             "actors/in_flight": len(self._calls),
-            "actors/in_flight_bytes": len(self._calls) * self._unroll_bytes,
+            "actors/in_flight_bytes": len(self._calls) * self._settings.unroll_bytes,
         }
 
     def close(self) -> None:
@@ -214,8 +215,10 @@ class RaySource:
                     outstanding[slot.index] += 1
 
     def _has_room(self) -> bool:
-        used = (len(self._calls) + len(self._batch)) * self._unroll_bytes
-        return not self._calls or used + self._unroll_bytes <= self._settings.max_bytes_in_flight
+        """Whether one more unroll fits; one call is always allowed, or nothing would ever come."""
+        held = len(self._calls) + len(self._batch) + 1
+        fits = held * self._settings.unroll_bytes <= self._settings.max_bytes_in_flight
+        return fits or not self._calls
 
     def _issue_strict(self, version: int) -> None:
         """Calls for the batch that follows the next one; for both at the very start."""
@@ -246,7 +249,6 @@ class RaySource:
     def _take(self, call: _Call, unroll: Unroll) -> None:
         slot = call.slot
         slot.failures, slot.answered, slot.busy_since = 0, True, time.monotonic()
-        self._unroll_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(unroll.trajectory))
         current = self._pending[1] if self._pending is not None else self._current_version()
         if (
             self._settings.mode == "fast"

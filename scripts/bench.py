@@ -160,7 +160,7 @@ def _whole(
     from scripts.train import connect, disconnect
 
     connect(config, probe)
-    source = build.build_source(config, 0)
+    source = build.build_source(config, probe, 0)
     samples: list[dict[str, Any]] = []
     memory: list[tuple[float, float]] = []
     start = time.monotonic()

@@ -1,9 +1,11 @@
 """From a `Config` to the objects that run it: the one factory."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from actors.environments.suites import make_environment
@@ -107,11 +109,22 @@ def build_agent(config: Config, probe: Probe) -> Agent:
     return Agent(network, learner, init_learner_state(init_inner_state(params, optimizer)))
 
 
-def build_source(config: Config, starts: int) -> ExperienceSource:
+def unroll_bytes(config: Config, probe: Probe) -> int:
+    """Size of what one unroll call returns: its observations, which are nearly all of it."""
+    frames = config.learner.unroll_length + 1
+    size = math.prod(probe.observation_shape) * np.dtype(probe.observation_dtype).itemsize
+    if probe.single_frames:  # each frame once, and the rest of the first stack
+        stack = probe.observation_shape[-1]
+        frames, size = frames + stack - 1, size // stack
+    return config.actors.envs_per_actor * frames * size
+
+
+def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
     """Where experience comes from. With `actors.runtime=ray`, Ray is connected already.
 
     Args:
         config: of the run.
+        probe: of its environment.
         starts: how often the run was started before; each start draws other random numbers.
     """
     unrolls_per_batch = config.learner.batch_size // config.actors.envs_per_actor
@@ -134,6 +147,7 @@ def build_source(config: Config, starts: int) -> ExperienceSource:
         unrolls_per_batch=unrolls_per_batch,
         unrolls_in_flight=actors.unrolls_in_flight,
         max_bytes_in_flight=actors.max_bytes_in_flight,
+        unroll_bytes=unroll_bytes(config, probe),
         max_policy_lag=actors.max_policy_lag,
         unroll_timeout_seconds=actors.unroll_timeout_seconds,
         max_failures=actors.max_failures,

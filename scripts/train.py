@@ -107,7 +107,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     try:
         state, progress = _starting_point(agent.initial_state, checkpoints, path, resume)
         with contextlib.closing(_Record(config, path, probe)) as record:
-            _learn(config, agent.learner, state, progress, checkpoints, record, stop)
+            _learn(config, probe, agent.learner, state, progress, checkpoints, record, stop)
             print(
                 f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}"
             )
@@ -136,6 +136,7 @@ def _starting_point(
 
 def _learn(
     config: Config,
+    probe: Probe,
     learner: Learner,
     state: LearnerState,
     progress: Progress,
@@ -154,7 +155,7 @@ def _learn(
         record.note("running")
 
     try:
-        with contextlib.closing(build.build_source(config, progress.starts)) as source:
+        with contextlib.closing(build.build_source(config, probe, progress.starts)) as source:
             progress.starts += 1
             on_checkpoint(state, progress)  # so that a run killed early can be resumed, too
             state = run_loop(
@@ -229,12 +230,14 @@ def connect(config: Config, probe: Probe) -> None:
     if config.actors.runtime != "ray":
         return
     from actors import pool
+    from scripts.build import unroll_bytes
 
+    actors = config.actors
+    wanted = actors.count * actors.unrolls_in_flight * unroll_bytes(config, probe)
     try:
         pool.connect(
             config.actors.ray_address,
-            object_store_bytes=2
-            * min(config.actors.max_bytes_in_flight, _bytes_wanted(config, probe)),
+            object_store_bytes=2 * min(actors.max_bytes_in_flight, wanted),
             cpus=config.actors.count,
         )
     except pool.ClusterUnreachable as error:
@@ -250,18 +253,6 @@ def disconnect(config: Config) -> None:
         from actors import pool
 
         pool.disconnect()
-
-
-def _bytes_wanted(config: Config, probe: Probe) -> int:
-    """Bytes of all unrolls that the actors may have outstanding."""
-    import numpy as np
-
-    size = int(np.prod(probe.observation_shape)) * np.dtype(probe.observation_dtype).itemsize
-    if probe.single_frames:
-        size //= probe.observation_shape[-1]
-    steps = config.learner.unroll_length + max(1, config.env.frame_stack)
-    unrolls = config.actors.envs_per_actor * config.actors.count * config.actors.unrolls_in_flight
-    return unrolls * steps * size
 
 
 def _facts(config: Config, probe: Probe) -> dict[str, Any]:

@@ -86,5 +86,20 @@ class Continuous(Counting):
     action_space = gymnasium.spaces.Box(-1, 1, (2,))
 
 
-for environment in (Counting, Raising, Diverging, Sleeping, Continuous):
+class Image(Counting):
+    """Colour pictures of the smallest size that the networks take."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (20, 24, 3), np.uint8)
+
+    def _observe(self):
+        return np.full((20, 24, 3), 10 * self.step_in_episode, np.uint8)
+
+
+class Thumbnail(Image):
+    """Too small."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (19, 24, 3), np.uint8)
+
+
+for environment in (Image, Thumbnail, Counting, Raising, Diverging, Sleeping, Continuous):
     gymnasium.register(f"{environment.__name__}-v0", environment)

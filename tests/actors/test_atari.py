@@ -1,10 +1,14 @@
 """Atari against ALE itself: its own frame counter, and actions replayed in a single emulator."""
 
+import inspect
+
 import ale_py
 import numpy as np
 import pytest
 from ale_py import roms
+from ale_py.vector_env import AtariVectorEnv
 
+from actors.environments import atari
 from actors.environments.atari import Atari, replay
 from actors.environments.atari_games import GAMES, human_normalised_score
 from actors.environments.suites import protocol
@@ -93,6 +97,27 @@ def test_first_episodes_equal_a_single_emulator(game, sticky, full):
             pooled = np.maximum(screens[-1], screens[-2]).astype(float)
             assert np.abs(step.observation[b, -1] - _resize(pooled)).max() <= 1
     assert total > 0
+
+
+def test_every_option_of_ale_is_set(monkeypatch):
+    """None is left to a default, those of later versions neither."""
+    given = {}
+
+    class Recording(AtariVectorEnv):
+        def __init__(self, game, num_envs, **options):
+            given.update(options)
+            super().__init__(game, num_envs, **options)
+
+    monkeypatch.setattr(atari, "AtariVectorEnv", Recording)
+    Atari(ATARI, 1, 1)
+    options = set(inspect.signature(AtariVectorEnv.__init__).parameters) - {
+        "self",
+        "game",
+        "num_envs",
+    }
+    # Only continuous actions, which are off, read this one.
+    assert options - {"continuous_action_threshold"} == set(given)
+    assert given["reward_clipping"] is given["use_fire_reset"] is given["episodic_life"] is False
 
 
 def test_rewards_are_raw():

@@ -1,11 +1,14 @@
 """Any Gymnasium environment by id."""
 
+import jax
 import numpy as np
 import pytest
 
 from actors.environments.gymnasium_suite import GymnasiumSuite, render
 from actors.environments.vector import EnvironmentRefused
-from tests.actors.specs import CATCH, gymnasium_spec
+from actors.server import UnrollServer
+from agents.networks import make_network
+from tests.actors.specs import CATCH, gymnasium_spec, server_spec
 
 
 def test_cartpole_ends_and_restarts():
@@ -29,6 +32,8 @@ def test_cartpole_ends_and_restarts():
         ("NoSuchThing-v0", "NoSuchThing"),
         ("Pendulum-v1", "not Discrete"),
         ("FrozenLake-v1", "not a Box"),
+        ("tests.actors.environments_for_tests:Thumbnail-v0", "20x20"),
+        ("tests.actors.environments_for_tests:Continuous-v0", "not Discrete"),
     ],
 )
 def test_what_cannot_be_played_is_refused(game, message):
@@ -39,3 +44,12 @@ def test_what_cannot_be_played_is_refused(game, message):
 def test_render_replays_actions():
     pictures = list(render(gymnasium_spec("Counting"), 0, [0, 1, 2]))
     assert [int(p[0, 0, 0]) for p in pictures] == [0, 1, 2]
+
+
+def test_images_are_played_with_convolutions():
+    server = UnrollServer(server_spec(gymnasium_spec("Image"), num_envs=2), 0)
+    network = make_network("shallow", 4, (20, 24, 3), np.uint8)
+    trajectory = server.unroll(network.init(jax.random.key(0)), 0).trajectory
+    assert trajectory.observation.shape == (8, 2, 20, 24, 3)
+    assert trajectory.observation.dtype == np.uint8
+    assert trajectory.behaviour_logits.shape == (7, 2, 4)
