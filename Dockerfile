@@ -17,13 +17,13 @@ WORKDIR /opt/bmg
 
 # Dependencies first: they change more seldom than the code, and Docker keeps their layer.
 COPY --chown=bmg pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --locked --no-dev --no-install-project --no-cache $(printf -- '--extra %s ' $EXTRAS)
+RUN uv sync --locked --no-dev --no-install-project --no-cache $(for extra in $EXTRAS; do echo "--extra $extra"; done)
 COPY --chown=bmg agents agents
 COPY --chown=bmg actors actors
 COPY --chown=bmg learner learner
 COPY --chown=bmg configs configs
 COPY --chown=bmg scripts scripts
-RUN uv sync --locked --no-dev --no-editable --no-cache $(printf -- '--extra %s ' $EXTRAS)
+RUN uv sync --locked --no-dev --no-editable --no-cache $(for extra in $EXTRAS; do echo "--extra $extra"; done)
 
 ENV PATH=/opt/bmg/.venv/bin:$PATH
 WORKDIR /home/bmg

@@ -18,7 +18,7 @@ class Recording(NamedTuple):
 
     seed: int  # of the environment
     actions: list[int]
-    observations: list[np.ndarray]  # what the agent saw, [S, H, W] or [features]; without the first
+    observations: list[np.ndarray]  # of Catch, [50], without the first; else none
     noops: int  # that began the episode (Atari)
     episode: Episode
 
@@ -87,7 +87,8 @@ def record_episode(
         step = environment.step(np.asarray(action))
         observation, t = step.observation, t + 1
         actions.append(int(action[0]))
-        observations.append(observation[0].copy())
+        if spec.suite == "catch":  # whose board is its film; stacks of a long game fill memory
+            observations.append(observation[0].copy())
         score += float(step.reward[0])
         if step.ended[0]:
             environment.close()

@@ -17,7 +17,11 @@ class InProcessSource:
     def __init__(
         self, spec: ServerSpec, *, count: int, unrolls_per_batch: int, first_serial: int
     ) -> None:
-        self._servers = [UnrollServer(spec, first_serial + i) for i in range(count)]
+        try:
+            self._servers = [UnrollServer(spec, first_serial + i) for i in range(count)]
+        except Exception as error:  # whatever a third party's environment raises
+            cause = f"{type(error).__name__}: {error}"
+            raise SourceFailed(f"{spec.environment.game} cannot be started: {cause}") from error
         self._per_batch = unrolls_per_batch
         self._calls = 0
         self._published: list[tuple[Params, int]] = []  # the newest two

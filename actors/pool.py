@@ -26,6 +26,7 @@ import ray.exceptions
 _log = logging.getLogger(__name__)
 
 _STORE_BYTES_MIN = 256 * 2**20
+_SILENCE_SECONDS = 45.0
 _START_SECONDS = 300.0  # for a server's first unroll: process start, imports and compilation
 
 
@@ -62,9 +63,7 @@ class _Slot:
 
 class _Call(NamedTuple):
     slot: _Slot
-    serial: int  # of the server that was asked; an answer of its predecessor is ignored
     number: int  # in order of issue
-    version: int
 
 
 def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
@@ -135,17 +134,22 @@ class RaySource:
         self._params: tuple[Any, int] | None = None  # object reference and version
         self._pending: tuple[Params, int] | None = None  # published, perhaps still being computed
         self._restarts = 0
+        self._silent_since: float | None = time.monotonic()  # until the first unroll or warning
         self._dropped = 0
 
     def publish(self, params: Params, version: int) -> None:
-        """See `ExperienceSource`. Returns at once: they travel when an unroll next needs them."""
+        """See `ExperienceSource`.
+
+        In fast mode they travel when an unroll next needs them. In strict mode the calls that need
+        exactly this version are made here, so the step that computes it is waited for.
+        """
         if self._settings.mode == "strict":
             self._put(params, version)
             self._issue_strict(version)
+        elif self._params is None:
+            self._put(params, version)
         else:
             self._pending = params, version
-            if self._params is None:
-                self._put(params, version)
 
     def next_batch(self, timeout_seconds: float) -> list[Unroll] | None:
         """See `ExperienceSource`."""
@@ -156,6 +160,7 @@ class RaySource:
                 self._issue_fast()
             remaining = deadline - time.monotonic()
             if remaining <= 0:
+                self._warn_if_silent()
                 return None
             self._collect(remaining)
         batch, self._batch = self._batch, []
@@ -201,7 +206,7 @@ class RaySource:
         if not any(call.slot is slot for call in self._calls.values()):
             slot.busy_since = time.monotonic()
         reference = slot.handle.unroll.remote(params, version)
-        self._calls[reference] = _Call(slot, slot.serial, number, version)
+        self._calls[reference] = _Call(slot, number)
 
     def _issue_fast(self) -> None:
         """Gives every actor something to do, within the bounds on unrolls and bytes."""
@@ -237,17 +242,15 @@ class RaySource:
         ready, _ = ray.wait(waiting, num_returns=1, timeout=min(timeout_seconds, 1.0))
         for reference in ready:
             call = self._calls.pop(reference)
-            if call.serial != call.slot.serial:
-                continue  # asked of a server that has been replaced since
             try:
                 unroll = ray.get(reference)
-            except (ray.exceptions.RayError, ray.exceptions.RayTaskError) as error:
+            except ray.exceptions.RayError as error:
                 self._failed(call, error)
             else:
                 self._take(call, unroll)
 
     def _take(self, call: _Call, unroll: Unroll) -> None:
-        slot = call.slot
+        slot, self._silent_since = call.slot, None
         slot.failures, slot.answered, slot.busy_since = 0, True, time.monotonic()
         current = self._pending[1] if self._pending is not None else self._current_version()
         if (
@@ -261,6 +264,14 @@ class RaySource:
     def _current_version(self) -> int:
         assert self._params is not None
         return self._params[1]
+
+    def _warn_if_silent(self) -> None:
+        """Says once why a run may not begin: nobody has room for its actors."""
+        if self._silent_since is None or time.monotonic() - self._silent_since < _SILENCE_SECONDS:
+            return
+        self._silent_since = None
+        room = _room(self._settings.actors)
+        _log.warning("no actor has answered for %g s: %s", _SILENCE_SECONDS, room)
 
     # --- faults -------------------------------------------------------------------------------
 
@@ -298,21 +309,43 @@ class RaySource:
                 self._issue(slot, call.number, self._params[0], self._params[1])
 
     def _replace_hung(self) -> None:
-        """Replaces actors whose oldest call has taken longer than the limit."""
-        now = time.monotonic()
-        unanswered = {id(call.slot): call for call in reversed(list(self._calls.values()))}
-        for call in unanswered.values():
-            slot = call.slot
+        """Replaces actors whose oldest call has taken longer than the limit.
+
+        An answer that merely waits to be taken is none of the actor's fault. An actor that has
+        never answered may be waiting for room on the cluster: it does not count as failing while
+        others play, unless their order is strict.
+        """
+        oldest: dict[int, Any] = {}
+        for reference, call in self._calls.items():
+            oldest.setdefault(call.slot.index, reference)
+        for reference in oldest.values():
+            slot = self._calls[reference].slot
             limit = self._settings.unroll_timeout_seconds
             limit = limit if slot.answered else max(limit, _START_SECONDS)
-            if now - slot.busy_since > limit:
-                self._calls = {r: c for r, c in self._calls.items() if c is not call}
-                self._failed(call, TimeoutError(f"no unroll within {limit:g} s"))
+            if time.monotonic() - slot.busy_since <= limit:
+                continue
+            if ray.wait([reference], timeout=0)[0]:
+                continue
+            if slot.answered:
+                error = TimeoutError(f"no unroll within {limit:g} s")
+                self._failed(self._calls.pop(reference), error)
+            elif self._settings.mode == "fast" and any(other.answered for other in self._slots):
+                self._replace(slot)
+            else:
+                room = _room(self._settings.actors)
+                raise SourceFailed(f"actor {slot.serial} has not begun within {limit:g} s: {room}")
+
+
+def _room(actors: int) -> str:
+    """How much the pool asks for and how much there is."""
+    total, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
+    return f"the pool asks for {actors} CPUs, the Ray cluster has {total:g}, {free:g} of them free"
 
 
 def _cause(error: Exception) -> str:
-    """The actor's own error in one line."""
-    original = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(original).splitlines() if line.strip()]
-    text = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else (lines or [""])[0]
-    return f"{type(original).__name__}: {text}"
+    """The actor's own error in one line: Ray puts it last, below the actor's traceback."""
+    remote = isinstance(error, ray.exceptions.RayTaskError) or "Traceback" in str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if remote and lines:
+        return lines[-1]
+    return f"{type(error).__name__}: {(lines or [''])[0]}"

@@ -26,7 +26,6 @@ class ServerSpec(NamedTuple):
     unroll_length: int
     threads: int
     seed: int  # of the run
-    policy: str = "sample"
 
 
 class UnrollServer:
@@ -49,7 +48,7 @@ class UnrollServer:
         self._spec = spec
         self.name = f"actor {serial} ({spec.environment.game})"
         self._environment = make_environment(spec.environment, spec.num_envs, spec.threads)
-        self._act = make_act(spec.network, spec.policy, self._environment)
+        self._act = make_act(spec.network, "sample", self._environment)
         self._key = policy_key(spec.seed, serial)
         self._steps = 0  # since the server was made; each draws its actions with a key of its own
         self._observation = self._environment.reset(

@@ -81,11 +81,18 @@ def _pixel_scale(x: jax.Array) -> float:
     return 1.0 / 255.0 if x.dtype == jnp.uint8 else 1.0
 
 
+def _flatten(x: jax.Array) -> jax.Array:
+    """[N, H, W, C] to [N, features]; the error is a user's whose images are too small."""
+    if 0 in x.shape:
+        raise ValueError("the images are too small for its convolutions, which leave no pixel")
+    return x.reshape(x.shape[0], -1)
+
+
 def _shallow_torso(x: jax.Array) -> jax.Array:
     """IMPALA's two-convolution network (16 8x8/4, 32 4x4/2, dense 256), published for DMLab."""
     x = jax.nn.relu(_HalfOverlapConv(16, 4, scale=_pixel_scale(x))(x))
     x = jax.nn.relu(_HalfOverlapConv(32, 2)(x))
-    return jax.nn.relu(hk.Linear(256)(hk.Flatten()(x)))
+    return jax.nn.relu(hk.Linear(256)(_flatten(x)))
 
 
 def _shallow_atari_torso(x: jax.Array) -> jax.Array:
@@ -93,7 +100,7 @@ def _shallow_atari_torso(x: jax.Array) -> jax.Array:
     x = jax.nn.relu(_HalfOverlapConv(32, 4, scale=_pixel_scale(x))(x))
     x = jax.nn.relu(_HalfOverlapConv(64, 2)(x))
     x = jax.nn.relu(hk.Conv2D(64, 3, padding="VALID")(x))
-    return jax.nn.relu(hk.Linear(512)(hk.Flatten()(x)))
+    return jax.nn.relu(hk.Linear(512)(_flatten(x)))
 
 
 def _deep_torso(x: jax.Array) -> jax.Array:
@@ -105,7 +112,7 @@ def _deep_torso(x: jax.Array) -> jax.Array:
         for _ in range(2):
             block = hk.Conv2D(channels, 3)(jax.nn.relu(x))
             x = x + hk.Conv2D(channels, 3)(jax.nn.relu(block))
-    return jax.nn.relu(hk.Linear(256)(hk.Flatten()(jax.nn.relu(x))))
+    return jax.nn.relu(hk.Linear(256)(_flatten(jax.nn.relu(x))))
 
 
 def _flat_torso(x: jax.Array) -> jax.Array:
@@ -136,7 +143,8 @@ def make_network(
         dtype: of the observation; uint8 is divided by 255.
 
     Raises:
-        ValueError: the observation is neither an image nor a vector.
+        ValueError: the observation is neither an image nor a vector; by `init`, when images are
+            too small for the network.
     """
     rank = len(observation_shape)
     if rank not in (1, 3):

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.resources
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -44,8 +45,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
         if not equals or not key:
             raise ConfigError(f"{override!r} is no KEY=VALUE, like env.game=breakout")
         try:
-            value = yaml.safe_load(text) if text else None
-        except yaml.YAMLError:
+            value = _parse(text) if text else None
+        except (yaml.YAMLError, ValueError):  # ValueError: 2024-13-45 looks like a date
             value = text
         _assign(content, key, value)
     try:
@@ -70,7 +71,7 @@ def _read(source: str) -> dict[str, Any]:
     path = Path(source)
     if source in named_configs():
         text = importlib.resources.files("configs").joinpath(f"{source}.yaml").read_text()
-    elif source.endswith((".yaml", ".yml")) or path.is_file():
+    elif source.endswith((".yaml", ".yml")) or _is_file(path):
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -81,8 +82,8 @@ def _read(source: str) -> dict[str, Any]:
         hint = _nearest(source, names) or f"there are {', '.join(names)}"
         raise ConfigError(f"no configuration named {source!r}; {hint}, or give a .yaml file")
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        content = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
@@ -92,6 +93,26 @@ def _read(source: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold keys and values, not a {type(content).__name__}")
     return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than a path can be
+        return False
+
+
+class _Loader(yaml.SafeLoader):
+    """Also reads 2e8 and 1e-4 as numbers, which YAML 1.1 takes for words."""
+
+
+_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 def _assign(content: dict[str, Any], key: str, value: Any) -> None:

@@ -1,14 +1,26 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class _Group(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation: Any = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and (annotation is int or annotation is float):
+            raise ValueError("must be a number")
+        return value
 
 
 class EnvironmentConfig(_Group):
@@ -72,7 +84,7 @@ class LearnerConfig(_Group):
     learning_rate: float = Field(default=6e-4, gt=0.0)
     """For losses that are summed over batch and time."""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
-    """linear: falls to 0 at total_frames."""
+    """linear: falls to 0 in the updates that total_frames makes if no step is an auto-reset."""
     decay: float = Field(default=0.99, ge=0.0, lt=1.0)
     """Of RMSProp's second moment."""
     epsilon: float = Field(default=0.01, gt=0.0)
@@ -90,9 +102,9 @@ class ActorsConfig(_Group):
     """in_process: the same loop without Ray, bit-for-bit repeatable."""
     mode: Literal["fast", "strict"] = "fast"
     """strict: fixed order and a policy lag of exactly one; curves do not depend on speed."""
-    count: int = Field(default=2, ge=1)
+    count: int = Field(default=2, ge=1, le=100_000)
     """Actor processes."""
-    envs_per_actor: int = Field(default=16, ge=1)
+    envs_per_actor: int = Field(default=16, ge=1, le=10_000)
     """Environments that each actor steps together."""
     threads_per_actor: int = Field(default=1, ge=1)
     """CPU threads of each actor's policy and of its environments."""
@@ -101,9 +113,10 @@ class ActorsConfig(_Group):
     ray_address: str | None = None
     """None starts Ray on this machine; `auto` or host:port joins a running cluster."""
     unrolls_in_flight: int = Field(default=2, ge=1)
-    """Unroll calls that each actor has outstanding: running, queued, or not yet learned from."""
+    """Unroll calls that each actor has outstanding in fast mode: running, queued, or not yet
+    learned from. (In strict mode two batches are outstanding, whatever their size.)"""
     max_bytes_in_flight: int = Field(default=2**30, ge=1)
-    """Bound on the bytes of all outstanding unrolls."""
+    """Bound on the bytes of all outstanding unrolls in fast mode."""
     max_policy_lag: int = Field(default=20, ge=0)
     """Unrolls played with parameters more than this many learner updates old are dropped."""
     unroll_timeout_seconds: float = Field(default=120.0, gt=0.0)
@@ -139,7 +152,7 @@ class Config(_Group):
     """Of the run folder, and in logs."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """All random streams derive from it."""
-    total_frames: int = Field(default=200_000_000, ge=1)
+    total_frames: int = Field(default=200_000_000, ge=1, le=10**12)
     """Environment frames: 4 for each step at frame skip 4."""
     env: EnvironmentConfig = EnvironmentConfig()
     """See below."""

@@ -43,7 +43,7 @@ class Checkpoints:
         """
         version = progress.updates
         target = self._folder / str(version)
-        if target.exists():
+        if target.exists() and _damage(target) is None and _progress(target) == progress:
             return target
         self._folder.mkdir(parents=True, exist_ok=True)
         for stale in self._folder.glob("incomplete-*"):  # of a process that was killed
@@ -56,8 +56,12 @@ class Checkpoints:
         manifest = {name: _digest(partial / name) for name in _files(partial)}
         (partial / _MANIFEST).write_text(json.dumps(manifest))
         _flush(partial)
+        if target.exists():  # damaged, or of an earlier start of the run
+            shutil.rmtree(target)
         os.rename(partial, target)
-        for old in self.versions()[: -self._keep]:
+        # Higher numbers can only be those that `restore` found damaged.
+        whole = [v for v in self.versions() if v <= version]
+        for old in set(self.versions()) - set(whole[-self._keep :]):
             shutil.rmtree(self._folder / str(old))
         return target
 
@@ -85,8 +89,11 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as checkpointer:
             target: Any = jax.device_get(like)._asdict()
             state = checkpointer.restore(path.absolute() / "state", target)
-        progress = Progress(**json.loads((path / "progress.json").read_text()))
-        return LearnerState(**state), progress
+        return LearnerState(**state), _progress(path)
+
+
+def _progress(path: Path) -> Progress:
+    return Progress(**json.loads((path / "progress.json").read_text()))
 
 
 def _files(folder: Path) -> list[str]:

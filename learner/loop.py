@@ -83,6 +83,7 @@ class _Window:
         self.start_frames, self.start_updates = progress.frames, progress.updates
         self.lags: list[int] = []
         self.waiting = 0.0  # seconds without a batch to learn from
+        self.stages: collections.Counter[str] = collections.Counter()  # seconds of the actors
         self.learning = 0.0  # seconds of waiting for the step after the next batch was ready
 
     def metrics(self, progress: Progress) -> dict[str, float | None]:
@@ -103,6 +104,7 @@ class _Window:
             "policy_lag_max": max(self.lags, default=None),
             "time/wait_for_batch": self.waiting / updates,
             "time/wait_for_step": self.learning / updates,
+            **{f"time/actors_{stage}": s / updates for stage, s in self.stages.items()},
         }
 
     def lag_histogram(self) -> dict[str, int]:
@@ -139,6 +141,7 @@ def _count(progress: Progress, window: _Window, batch: _Batch) -> None:
         progress.episodes += len(unroll.episodes)
         window.recent.extend(unroll.episodes)
         window.lags.append(progress.updates - unroll.version)
+        window.stages.update(unroll.seconds)
     progress.updates += 1
 
 

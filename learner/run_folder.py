@@ -15,8 +15,10 @@ class RunFolder:
     def __init__(self, path: Path, *, tensorboard: bool) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._metrics = (path / "metrics.jsonl").open("a", buffering=1)
-        self._latest: dict[str, Any] = {}
+        self._metrics = (path / "metrics.jsonl").open("a+", buffering=1)
+        self._metrics.seek(0)
+        lines = self._metrics.readlines()  # of earlier starts of the run
+        self._latest: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         self._events = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # 0.3 s, only where it is wanted

@@ -11,11 +11,12 @@ from typing import Any
 
 from configs.load import load
 from configs.schema import Config
-from scripts.check import check, environment_spec
+from scripts.check import RunFailed, check, environment_spec
 
 _STAGE_SECONDS = 6.0
 _WARM_UP_SECONDS = 10.0  # of the whole system: actors fill up, caches settle
 _SAMPLE_SECONDS = 2.0
+_FOREVER = 2**62  # frames
 
 
 def bench(source: str, overrides: list[str], seconds: int) -> int:
@@ -31,6 +32,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
 
     Raises:
         ConfigError: nothing was started.
+        RunFailed: the whole system failed, with its reason.
     """
     config = load(source, overrides)
     check(config)
@@ -154,12 +156,15 @@ def _whole(
     config: Config, agent: Any, probe: Any, seconds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains without a run folder and measures after the warm-up."""
-    from learner.loop import LoopSettings, Progress
+    from agents.trajectory import SourceFailed
+    from learner.loop import LearningDiverged, LoopSettings, Progress
     from learner.loop import run as run_loop
     from scripts import build, runtime
     from scripts.train import connect, disconnect
 
+    stopped = runtime.StopSignals()
     connect(config, probe)
+    stopped.listen()
     source = build.build_source(config, probe, 0)
     samples: list[dict[str, Any]] = []
     memory: list[tuple[float, float]] = []
@@ -173,7 +178,7 @@ def _whole(
 
     def stop() -> bool:
         began = samples[0]["at"] if samples else float("inf")
-        return time.monotonic() - start > began + _WARM_UP_SECONDS + seconds
+        return stopped() or time.monotonic() - start > began + _WARM_UP_SECONDS + seconds
 
     try:
         run_loop(
@@ -181,14 +186,18 @@ def _whole(
             agent.initial_state,
             source,
             Progress(),
-            LoopSettings(config.total_frames, _SAMPLE_SECONDS, float("inf")),
+            LoopSettings(_FOREVER, _SAMPLE_SECONDS, float("inf")),
             stop=stop,
             on_metrics=on_metrics,
             on_checkpoint=lambda state, progress: None,
         )
+    except (SourceFailed, LearningDiverged) as error:
+        raise RunFailed(str(error)) from error
     finally:
         source.close()
         disconnect(config)
+    if stopped.received is not None:
+        raise SystemExit(128 + stopped.received)
     warm = [s for s in samples if s["at"] >= samples[0]["at"] + _WARM_UP_SECONDS]
     first, last = warm[0], warm[-1]
     elapsed = last["at"] - first["at"]

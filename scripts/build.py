@@ -10,6 +10,7 @@ import optax
 
 from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentRefused
+from actors.seeding import environment_seeds
 from actors.server import ServerSpec
 from agents import actor_critic
 from agents.hyperparameters import Hyperparameters
@@ -52,8 +53,12 @@ def probe_environment(config: Config) -> Probe:
     """
     try:
         environment = make_environment(environment_spec(config.env), 1, 1)
+        environment.reset(environment_seeds(config.seed, 0, 1))
     except EnvironmentRefused as error:
         raise ConfigError(f"env.game={config.env.game}: {error}") from error
+    except Exception as error:  # whatever a third party's environment raises in its first reset
+        cause = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"env.game={config.env.game}: it cannot be reset: {cause}") from error
     probe = Probe(
         environment.num_actions,
         environment.observation_shape,
@@ -64,9 +69,7 @@ def probe_environment(config: Config) -> Probe:
     return probe
 
 
-def server_spec(
-    config: Config, *, num_envs: int | None = None, policy: str = "sample"
-) -> ServerSpec:
+def server_spec(config: Config, *, num_envs: int | None = None) -> ServerSpec:
     """What an unroll server is made from."""
     return ServerSpec(
         environment=environment_spec(config.env),
@@ -75,7 +78,6 @@ def server_spec(
         unroll_length=config.learner.unroll_length,
         threads=config.actors.threads_per_actor,
         seed=config.seed,
-        policy=policy,
     )
 
 
@@ -105,7 +107,10 @@ def build_agent(config: Config, probe: Probe) -> Agent:
     optimizer = _optimizer(config)
     update = ALGORITHMS[config.agent.algorithm](config, network, optimizer)
     learner = make_learner(update, _view(config, probe), _devices(config))
-    params = network.init(jax.random.key(config.seed))
+    try:
+        params = network.init(jax.random.key(config.seed))
+    except ValueError as error:
+        raise ConfigError(f"agent.network={config.agent.network}: {error}") from error
     return Agent(network, learner, init_learner_state(init_inner_state(params, optimizer)))
 
 

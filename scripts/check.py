@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 from actors.environments import atari_games
@@ -11,7 +12,22 @@ from actors.environments.vector import EnvironmentSpec
 from configs.load import ConfigError
 from configs.schema import Config, EnvironmentConfig
 
+_ATARI_ONLY = (
+    "sticky_actions",
+    "full_action_space",
+    "noop_max",
+    "max_episode_frames",
+    "life_loss_discount",
+)
 _PROBE_SECONDS = 5.0
+# Ray's head node speaks gRPC, so it answers the HTTP/2 preface with a SETTINGS frame. Asking first
+# takes milliseconds; Ray itself would try for minutes and then end the process.
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HTTP2_SETTINGS = bytes([4])
+
+
+class RunFailed(Exception):
+    """A run or an evaluation ended with a reason: exit 1, one line."""
 
 
 def environment_spec(env: EnvironmentConfig) -> EnvironmentSpec:
@@ -47,6 +63,13 @@ def _check_game(env: EnvironmentConfig) -> None:
         return
     if env.suite == "catch" and env.game != "catch":
         raise ConfigError(f"env.game={env.game}: env.suite=catch has one game, 'catch'")
+    for key in _ATARI_ONLY:
+        default = EnvironmentConfig.model_fields[key].default
+        if getattr(env, key) != default:
+            raise ConfigError(
+                f"env.{key}={getattr(env, key)}: only env.suite=atari knows it; leave it at "
+                f"{default}"
+            )
     for key in ("frame_skip", "frame_stack"):
         if getattr(env, key) != 1:
             raise ConfigError(
@@ -68,7 +91,10 @@ def _check_ray_address(address: str | None) -> None:
     if "://" in address or not colon or not port.isdigit():
         raise ConfigError(f"actors.ray_address={address}: must be auto or host:port")
     try:
-        socket.create_connection((host, int(port)), _PROBE_SECONDS).close()
+        with socket.create_connection((host, int(port)), _PROBE_SECONDS) as connection:
+            connection.sendall(_HTTP2_GREETING)
+            if connection.recv(9)[3:4] != _HTTP2_SETTINGS:
+                raise OSError("what answers is no Ray head node")
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"actors.ray_address={address}: no Ray cluster answers there ({error}); start one with "
@@ -82,13 +108,18 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
     Raises:
         ConfigError: one line that says what to change.
     """
-    if resume:
-        if not (path / "config.yaml").is_file():
+    try:
+        if resume and not (path / "config.yaml").is_file():
             raise ConfigError(f"--resume: {path} holds no run; leave --resume out to start one")
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"--run-dir {path}: it exists already; --resume goes on with it, or give another "
+                "folder"
+            )
+        existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
+        # Permissions do not tell all: root may write everywhere, but not to every file system.
+        os.rmdir(tempfile.mkdtemp(dir=existing))
+    except OSError as error:
         raise ConfigError(
-            f"--run-dir {path}: it exists already; --resume goes on with it, or give another folder"
-        )
-    existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"--run-dir {path}: cannot write to {existing}; give another --run-dir")
+            f"--run-dir {path}: cannot be written ({error.strerror}); give another folder"
+        ) from None

@@ -8,6 +8,7 @@ import sys
 import warnings
 from typing import NoReturn
 
+_BENCH_CONFIG = "atari/quickstart"
 _OURS = ("agents", "actors", "learner", "configs", "scripts")
 
 
@@ -22,7 +23,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bmg",
-        description="Actor-learner reinforcement learning with self-tuned hyper-parameters.",
+        description="Distributed actor-learner reinforcement learning: Ray actors, a JAX learner.",
         epilog="example: bmg train atari/quickstart env.game=breakout",
     )
     parser.add_argument("--version", action="version", version=importlib.metadata.version("bmg"))
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "Measures each stage and the whole, and prints JSON.",
         "bmg bench atari/quickstart env.game=breakout",
     )
-    bench.add_argument("config", nargs="?", default="atari/quickstart")
+    bench.add_argument("config", nargs="?", default=_BENCH_CONFIG)
     bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     bench.add_argument("--seconds", type=_positive, default=60, help="of the whole system's run")
 
@@ -90,6 +91,9 @@ def _parse() -> argparse.Namespace:
         parser.error(f"unrecognized argument: {unknown}")
     if late:
         options.overrides = [*options.overrides, *late]
+    if options.command == "bench" and "=" in options.config:  # CONFIG was left out
+        options.overrides = [options.config, *options.overrides]
+        options.config = _BENCH_CONFIG
     return options
 
 
@@ -131,6 +135,10 @@ def _dispatch(options: argparse.Namespace) -> int:
     return games()
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _foreign_owner(error: ImportError) -> str | None:
     """Who else owns one of our top-level names, when an import of ours fails."""
     name = (error.name or "").split(".")[0]
@@ -151,22 +159,21 @@ def main() -> None:
     options = _parse()
     try:
         from configs.load import ConfigError
+        from scripts.check import RunFailed
 
         try:
             status = _dispatch(options)
         except ConfigError as error:
-            print(f"bmg: {error}", file=sys.stderr)
+            print(f"bmg: {_one_line(error)}", file=sys.stderr)
             status = 2
+        except RunFailed as error:
+            print(f"bmg: the run failed: {_one_line(error)}", file=sys.stderr)
+            status = 1
         except KeyboardInterrupt:
             status = 130
         except BrokenPipeError:  # `bmg games | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 0
-        except Exception as error:
-            if type(error).__name__ != "RunFailed":
-                raise
-            print(f"bmg: the run failed: {error}", file=sys.stderr)
-            status = 1
     except ImportError as error:
         owner = _foreign_owner(error)
         if owner is None:

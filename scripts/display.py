@@ -1,5 +1,6 @@
 """What a user sees while a run goes on: a live table, or plain lines where there is no terminal."""
 
+import contextlib
 import sys
 from typing import Any, Protocol
 
@@ -42,11 +43,17 @@ def _time_left(metrics: dict[str, Any], total_frames: int) -> str:
 
 
 class _Lines:
+    """A reader that goes away (`bmg train ... | head`) does not end the training."""
+
     def __init__(self, total_frames: int) -> None:
         self._total = total_frames
 
     def show(self, metrics: dict[str, Any]) -> None:
-        print(
+        with contextlib.suppress(BrokenPipeError):
+            print(self._line(metrics), flush=True)
+
+    def _line(self, metrics: dict[str, Any]) -> str:
+        return (
             f"frames {metrics['frames']:,}/{self._total:,}"
             f"  {metrics['frames_per_second']:,.0f} frames/s"
             f"  left {_time_left(metrics, self._total)}"
@@ -54,12 +61,11 @@ class _Lines:
             f"  episodes {metrics['episodes']:,}"
             f"  loss {_number(metrics['loss/total'], 4)}"
             f"  lag {_number(metrics['policy_lag'], 1)}"
-            f"  actors {metrics['actors/alive']:.0f}",
-            flush=True,
+            f"  actors {metrics['actors/alive']:.0f}"
         )
 
     def close(self) -> None:
-        sys.stdout.flush()
+        """Nothing is held open."""
 
 
 class _Live:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from configs.load import ConfigError, load
-from scripts.check import check, environment_spec
+from configs.schema import Config
+from scripts.check import RunFailed, check, environment_spec
 
 _ENVIRONMENTS = 10  # side by side
 _FRAMES_PER_SECOND = {"atari": 60, "catch": 5, "gymnasium": 30}
@@ -23,12 +24,10 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
     path = Path(run_dir)
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
-    config = load(str(path / "config.yaml"))
-    # Evaluation plays in this process: a cluster that has gone since must not matter.
-    config = config.model_copy(
-        update={"actors": config.actors.model_copy(update={"runtime": "in_process"})}
-    )
+    config = _on_this_machine(load(str(path / "config.yaml")))
     check(config)
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"{run_dir}: cannot be written, and evaluation.json goes there")
     _check_video(video)
 
     from actors.environments.suites import protocol
@@ -36,7 +35,6 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
     from learner.checkpoint import CheckpointError, Checkpoints
     from learner.run_folder import write_json
     from scripts import build, runtime
-    from scripts.train import RunFailed
 
     checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
     if not checkpoints.versions():
@@ -76,14 +74,26 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
         "returns": scores.tolist(),
         "lengths": [episode.frames for episode in played],
     }
-    if video is not None:
-        score = _write_video(video, spec, config.agent.network, policy, params, seed)
-        result["video"] = {"file": video, "episode_return": score}
     name = "evaluation.json" if policy == "sample" else f"evaluation-{policy}.json"
     write_json(path / name, result)
     spread = f" +- {error:.2f} (standard error)" if error is not None else ""
     print(f"{config.env.game}: {scores.mean():.2f}{spread} over {episodes} episodes; {path / name}")
+    if video is not None:
+        score = _write_video(video, spec, config.agent.network, policy, params, seed)
+        write_json(path / name, {**result, "video": {"file": video, "episode_return": score}})
+        print(f"{video}: one more episode, {score:g}")
     return 0
+
+
+def _on_this_machine(config: Config) -> Config:
+    """Evaluation plays in this process: the training's cluster and devices do not matter."""
+    return config.model_copy(
+        update={
+            "actors": config.actors.model_copy(update={"runtime": "in_process"}),
+            "learner": config.learner.model_copy(update={"devices": 1}),
+            "logging": config.logging.model_copy(update={"wandb": False}),
+        }
+    )
 
 
 def _normalised(suite: str, game: str, score: float) -> dict[str, float]:

@@ -23,6 +23,10 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        """Installs the handlers, over whatever others have installed since."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 

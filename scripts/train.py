@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
-from scripts.check import check, check_run_folder, environment_spec
+from scripts.check import RunFailed, check, check_run_folder, environment_spec
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from learner.checkpoint import Checkpoints
@@ -57,10 +57,6 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     return _run(config, path, resume)
 
 
-class RunFailed(Exception):
-    """A run ended by itself before its last frame; the message is the reason and the run folder."""
-
-
 def _new_folder(name: str) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path, n = Path("runs") / f"{name}-{stamp}", 1
@@ -101,9 +97,10 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     agent = build.build_agent(config, probe)
     checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
     if resume and not checkpoints.versions():
-        raise ConfigError(f"--resume: {path} holds no checkpoint; start a new run without --resume")
+        raise ConfigError(f"--resume: {path} holds no checkpoint; start again in another --run-dir")
+    stop = runtime.StopSignals()
     connect(config, probe)
-    stop = runtime.StopSignals()  # after Ray, which installs handlers of its own
+    stop.listen()  # again: Ray installs handlers of its own
     try:
         state, progress = _starting_point(agent.initial_state, checkpoints, path, resume)
         with contextlib.closing(_Record(config, path, probe)) as record:
@@ -173,9 +170,14 @@ def _learn(
                 on_checkpoint=on_checkpoint,
             )
             checkpoints.save(state, progress)
-    except (SourceFailed, LearningDiverged) as error:
-        record.note("failed", reason=str(error))
-        raise RunFailed(f"{error}; run folder: {record.path}") from error
+    except (SourceFailed, LearningDiverged, OSError) as error:  # OSError: the disk is full, say
+        reason = f"{error} (after update {progress.updates})"
+        with contextlib.suppress(OSError):
+            record.note("failed", reason=reason)
+        raise RunFailed(f"{reason}; run folder: {record.path}") from error
+    except KeyboardInterrupt:  # the second one: no checkpoint of this moment
+        record.note("interrupted")
+        raise
     except BaseException as error:  # a fault of ours: its traceback follows
         record.note("failed", reason=f"{type(error).__name__}: {error}")
         raise
@@ -192,12 +194,12 @@ class _Record:
         self.path = path
         self.status: Status = "running"
         self._facts = _facts(config, probe)
+        self._wandb = _wandb(config, path)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         (path / "config.yaml").write_text(config_load.dump(config))
         self.note("running")
         title = f"{config.name}: {config.env.game} -> {path}"
         self._display = make_display(title, config.total_frames)
-        self._wandb = _wandb(config, path)
 
     def metrics(self, metrics: dict[str, Any]) -> None:
         """Takes the loop's metrics; adds the memory of all processes of this machine."""

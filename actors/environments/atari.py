@@ -61,22 +61,22 @@ class Atari:
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Reseeds each emulator and its no-op draw; seeds in [0, 2**31)."""
-        observation, info = self._environment.reset(seed=seeds.astype(np.int32))
-        self._lives = info["lives"]
+        observation, counters = self._environment.reset(seed=seeds.astype(np.int32))
+        self._lives = counters["lives"]
         self._ended = np.zeros(self.num_envs, bool)
-        self.first_frame = info["episode_frame_number"]
+        self.first_frame = counters["episode_frame_number"]
         return observation
 
     def step(self, action: np.ndarray) -> Timestep:
         """Plays one action in each game, repeated over the skipped frames."""
-        observation, reward, terminated, truncated, info = self._environment.step(action)
+        observation, reward, terminated, truncated, counters = self._environment.step(action)
         valid = ~self._ended
-        lost_life = valid & (info["lives"] < self._lives)
+        lost_life = valid & (counters["lives"] < self._lives)
         discount = np.where(lost_life, self._life_loss_discount, np.float32(1.0))
         discount = np.where(terminated, np.float32(0.0), discount)
-        self._lives = info["lives"]
+        self._lives = counters["lives"]
         self._ended = terminated | truncated
-        frame = info["episode_frame_number"]
+        frame = counters["episode_frame_number"]
         self.first_frame = np.where(valid, self.first_frame, frame)
         return Timestep(
             observation=observation,

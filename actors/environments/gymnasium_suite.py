@@ -8,8 +8,6 @@ from gymnasium.vector import AutoresetMode
 
 from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, Timestep
 
-_SMALLEST_IMAGE = 20  # one output of the shallow networks' two strided convolutions
-
 
 class GymnasiumSuite:
     """B environments stepped in this process; see `VectorEnvironment`. A frame is a step.
@@ -43,11 +41,6 @@ class GymnasiumSuite:
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (1, 3):
             raise EnvironmentRefused(
                 f"{spec.game}: observations are {space}, not a Box of rank 1 (vector) or 3 (image)"
-            )
-        if len(space.shape) == 3 and min(space.shape[:2]) < _SMALLEST_IMAGE:
-            raise EnvironmentRefused(
-                f"{spec.game}: images of {space.shape[0]}x{space.shape[1]} are too small for the "
-                f"networks' convolutions, which need {_SMALLEST_IMAGE}x{_SMALLEST_IMAGE}"
             )
         self.observation_shape = space.shape
         self.observation_dtype = np.uint8 if space.dtype == np.uint8 else np.float32

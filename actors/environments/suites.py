@@ -30,7 +30,12 @@ def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
     if spec.suite != "atari":
         packages = {"gymnasium": "gymnasium"} if spec.suite == "gymnasium" else {}
         versions = {name: importlib.metadata.version(package) for name, package in packages.items()}
-        return {"suite": spec.suite, "game": spec.game, **versions}
+        return {
+            "suite": spec.suite,
+            "game": spec.game,
+            **versions,
+            "training_reward_clip": reward_clip,
+        }
     return {
         "suite": spec.suite,
         "game": spec.game,

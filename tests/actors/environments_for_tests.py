@@ -101,5 +101,34 @@ class Thumbnail(Image):
     observation_space = gymnasium.spaces.Box(0, 255, (19, 24, 3), np.uint8)
 
 
-for environment in (Image, Thumbnail, Counting, Raising, Diverging, Sleeping, Continuous):
+class Stuck(Counting):
+    """Can only be reset once."""
+
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        Stuck.resets += 1
+        if Stuck.resets > 1:
+            raise RuntimeError("the cartridge is dirty")
+        return super().reset(seed=seed)
+
+
+class Broken(Counting):
+    """Cannot be reset at all."""
+
+    def reset(self, *, seed=None, options=None):
+        raise RuntimeError("there is no cartridge")
+
+
+for environment in (
+    Broken,
+    Stuck,
+    Image,
+    Thumbnail,
+    Counting,
+    Raising,
+    Diverging,
+    Sleeping,
+    Continuous,
+):
     gymnasium.register(f"{environment.__name__}-v0", environment)

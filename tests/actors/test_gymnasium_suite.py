@@ -32,7 +32,6 @@ def test_cartpole_ends_and_restarts():
         ("NoSuchThing-v0", "NoSuchThing"),
         ("Pendulum-v1", "not Discrete"),
         ("FrozenLake-v1", "not a Box"),
-        ("tests.actors.environments_for_tests:Thumbnail-v0", "20x20"),
         ("tests.actors.environments_for_tests:Continuous-v0", "not Discrete"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import ray
 
+from actors import pool as pool_module
 from actors.environments.vector import EnvironmentSpec
 from actors.in_process import InProcessSource
 from actors.pool import PoolSettings, RaySource, connect, disconnect
@@ -179,8 +180,33 @@ def test_an_environment_that_hangs_is_replaced(pool):
     assert source.statistics()["actors/restarts"] >= 1
 
 
+def test_a_learner_that_pauses_does_not_take_its_actors_for_hung(pool):
+    """Answers that wait to be taken are as good as new ones."""
+    source = pool(unroll_timeout_seconds=2.0)
+    source.publish(PARAMS, 0)
+    _all_answer(source)
+    time.sleep(5.0)
+    _batch(source)
+    assert source.statistics()["actors/restarts"] == 0
+
+
+def test_actors_without_room_do_not_hold_up_the_others(pool, monkeypatch):
+    """Six actors on four CPUs: the run goes on with four; were there none, it would end."""
+    monkeypatch.setattr(pool_module, "_START_SECONDS", 20.0)
+    source = pool(actors=6, unroll_timeout_seconds=15.0)
+    source.publish(PARAMS, 0)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert len(_batch(source)) == 2
+    assert source.statistics()["actors/alive"] == 4
+    starved = pool(actors=1, unroll_timeout_seconds=15.0)
+    starved.publish(PARAMS, 0)
+    with pytest.raises(SourceFailed, match="has 4, 0 of them free"):
+        _batch(starved, within=60)
+
+
 def test_an_environment_that_cannot_be_made_ends_the_run(pool):
-    source = pool(gymnasium_spec("Missing"), max_failures=2)
+    source = pool(gymnasium_spec("Stuck"), max_failures=2)
     source.publish(COUNTING, 0)
-    with pytest.raises(SourceFailed, match="Missing"):
+    with pytest.raises(SourceFailed, match=r"Stuck-v0.* the cartridge is dirty$"):
         _batch(source)

@@ -78,3 +78,11 @@ def test_vector_observations_and_refusal():
     assert network.apply(network.init(jax.random.key(0)), jnp.ones((5, 4))).value.shape == (5,)
     with pytest.raises(ValueError, match="no image and no vector"):
         make_network("shallow", 2, (4, 4), np.float32)
+
+
+@pytest.mark.parametrize(("name", "size"), [("shallow", 20), ("shallow_atari", 36), ("deep", 1)])
+def test_images_that_leave_no_pixel_are_refused(name, size):
+    make_network(name, 2, (size, size, 3), np.uint8).init(jax.random.key(0))
+    if size > 1:
+        with pytest.raises(ValueError, match="too small"):
+            make_network(name, 2, (size, size - 1, 3), np.uint8).init(jax.random.key(0))

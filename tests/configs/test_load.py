@@ -22,6 +22,8 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
     assert config.env.game == "breakout"
     assert config.seed == 3
     assert load("atari/quickstart", ["seed=1", "seed=2"]).seed == 2
+    assert load("atari/quickstart", ["total_frames=2e8"]).total_frames == 200_000_000
+    assert load("atari/quickstart", ["name=2024-13-45"]).name == "2024-13-45"
     assert load("atari/quickstart", ["actors.ray_address="]).actors.ray_address is None
 
 
@@ -43,6 +45,9 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
         ("noequals", ["'noequals'", "KEY=VALUE"]),
         ("env=3", ["env=3"]),
         ("name=a b", ["name=a b"]),
+        ("actors.count=true", ["actors.count=True", "number"]),
+        ("learner.learning_rate=.inf", ["learner.learning_rate=inf", "finite"]),
+        ("actors.count=99999999999999999999", ["actors.count"]),
     ],
 )
 def test_bad_overrides_are_one_line_that_names_the_key(override, parts):
@@ -78,6 +83,8 @@ def test_unknown_names_suggest_the_nearest():
         load("atari/quikstart")
     with pytest.raises(ConfigError, match="No such file"):
         load("missing.yaml")
+    with pytest.raises(ConfigError, match="no configuration named"):
+        load("x" * 300)
 
 
 def test_every_key_has_a_default_and_is_documented():

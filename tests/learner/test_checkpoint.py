@@ -70,6 +70,25 @@ def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, damage, 
     assert "3 is damaged" in caplog.text
 
 
+def test_a_run_that_passes_a_damaged_checkpoint_again_replaces_it(tmp_path):
+    checkpoints = _saved(tmp_path)
+    _flip(_largest_file(tmp_path / "2"))
+    _flip(_largest_file(tmp_path / "3"))
+    checkpoints.save(_trained(2), Progress(frames=160, updates=2, starts=2))
+    assert checkpoints.versions() == [1, 2]  # 3 lay in the future of this run
+    _, progress = checkpoints.restore(small_state())
+    assert progress == Progress(frames=160, updates=2, starts=2)
+
+
+def test_a_resumed_start_is_remembered(tmp_path):
+    """Else a run killed twice at the same place would draw the same random numbers again."""
+    checkpoints = _saved(tmp_path)
+    state, progress = checkpoints.restore(small_state())
+    progress.starts += 1
+    checkpoints.save(state, progress)
+    assert checkpoints.restore(small_state())[1].starts == 2
+
+
 def test_nothing_usable_is_an_error_that_names_all(tmp_path):
     checkpoints = _saved(tmp_path, updates=(1, 2))
     for n in (1, 2):

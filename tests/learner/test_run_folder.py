@@ -31,6 +31,16 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     forget_after(tmp_path / "empty", 8)  # nothing to forget
 
 
+def test_a_resumed_run_keeps_its_last_values_in_the_summary(tmp_path):
+    for _ in range(2):
+        folder = RunFolder(tmp_path, tensorboard=False)
+        if not folder.path.joinpath("summary.json").exists():
+            folder.log({"frames": 8, "episode_return": 0.5})
+        folder.write_summary("running")
+        folder.close()
+    assert json.loads((tmp_path / "summary.json").read_text())["episode_return"] == 0.5
+
+
 def test_json_is_replaced_whole(tmp_path):
     write_json(tmp_path / "a.json", {"x": [1.5, float("inf")]})
     write_json(tmp_path / "a.json", {"y": {"z": float("inf")}})

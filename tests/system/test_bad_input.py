@@ -2,6 +2,7 @@
 
 import socket
 
+import psutil
 import pytest
 
 from tests.system.command import bmg
@@ -29,6 +30,7 @@ def _refused(result, folder, *parts):
         (["actors.ray_address=localhost:1"], ["localhost:1", "ray start --head"]),
         (["actors.ray_address=nonsense"], ["actors.ray_address=nonsense", "host:port"]),
         (["env.suite=catch", "env.game=catch"], ["env.frame_skip=4"]),
+        (["env.suite=gymnasium", "env.game=CartPole-v1", "env.noop_max=0"], ["env.noop_max=0"]),
         (["learner.devices=99", "actors.runtime=in_process"], ["learner.devices=99"]),
     ],
 )
@@ -38,7 +40,13 @@ def test_configuration(tmp_path, overrides, parts):
 
 
 @pytest.mark.parametrize(
-    ("game", "part"), [("NoSuchThing-v0", "NoSuchThing"), ("Pendulum-v1", "not Discrete")]
+    ("game", "part"),
+    [
+        ("NoSuchThing-v0", "NoSuchThing"),
+        ("Pendulum-v1", "not Discrete"),
+        ("tests.actors.environments_for_tests:Thumbnail-v0", "too small"),
+        ("tests.actors.environments_for_tests:Broken-v0", "there is no cartridge"),
+    ],
 )
 def test_gymnasium_environments_that_cannot_be_played(tmp_path, game, part):
     folder = tmp_path / "run"
@@ -57,6 +65,10 @@ def test_an_address_where_something_else_answers(tmp_path):
     _refused(result, folder, address, "ray start --head")
 
 
+@pytest.mark.skipif(
+    any(process.name() == "gcs_server" for process in psutil.process_iter()),
+    reason="another Ray cluster runs on this machine, and `auto` would rightly join it",
+)
 def test_no_cluster_to_join(tmp_path):
     folder = tmp_path / "run"
     result = bmg("train", "catch/impala", "actors.ray_address=auto", "--run-dir", folder)
