@@ -66,6 +66,25 @@ class _Call(NamedTuple):
     number: int  # in order of issue
 
 
+class _ProcessGroups:
+    """Gives each process that Ray starts on this machine a process group of its own.
+
+    Else a SIGTERM for the group of a training, as `timeout`, shells and batch systems send it,
+    ends Ray's node process, and Ray then ends the learner before it has saved its checkpoint.
+    Python runs fork hooks in the children of Ray, which gives `subprocess` a `preexec_fn`.
+    """
+
+    starting = False
+
+    @classmethod
+    def leave(cls) -> None:
+        if cls.starting:
+            os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_ProcessGroups.leave)
+
+
 def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
     """Joins a Ray cluster, or starts one on this machine.
 
@@ -84,13 +103,17 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
-    ray.init(
-        address="local",  # not some other job's cluster that happens to run here
-        include_dashboard=False,
-        num_cpus=max(cpus, os.cpu_count() or 1),
-        object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
-        **quiet,
-    )
+    _ProcessGroups.starting = True
+    try:
+        ray.init(
+            address="local",  # not some other job's cluster that happens to run here
+            include_dashboard=False,
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
+            **quiet,
+        )
+    finally:
+        _ProcessGroups.starting = False
 
 
 def disconnect() -> None:

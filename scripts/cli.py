@@ -135,6 +135,18 @@ def _dispatch(options: argparse.Namespace) -> int:
     return games()
 
 
+class _CurrentStderr(logging.StreamHandler):
+    """Writes to whatever `sys.stderr` is by then: the live display stands in for it."""
+
+    @property
+    def stream(self):
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value):
+        del value
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
@@ -155,7 +167,7 @@ def main() -> None:
     # Ray and the video writer fork only to execute another program at once, which is safe beside
     # JAX's threads.
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_CurrentStderr()])
     options = _parse()
     try:
         from configs.load import ConfigError

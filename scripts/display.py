@@ -4,10 +4,11 @@ import contextlib
 import sys
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 
 class Display(Protocol):
@@ -26,6 +27,7 @@ def make_display(title: str, total_frames: int) -> Display:
     """A live display on a terminal, else one line for each call."""
     if sys.stdout.isatty():
         return _Live(title, total_frames)
+    print(title, flush=True)
     return _Lines(total_frames)
 
 
@@ -73,7 +75,8 @@ class _Live:
         self._title, self._total = title, total_frames
         self._progress = Progress(TextColumn("frames"), BarColumn(None), TaskProgressColumn())
         self._task = self._progress.add_task("frames", total=total_frames)
-        self._live = Live(self._progress, console=Console(), refresh_per_second=4)
+        waiting = Text(f"{title}: waiting for the first batch")
+        self._live = Live(Group(waiting, self._progress), console=Console(), refresh_per_second=4)
         self._live.start()
 
     def show(self, metrics: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ class Image(Counting):
     observation_space = gymnasium.spaces.Box(0, 255, (20, 24, 3), np.uint8)
 
     def _observe(self):
-        return np.full((20, 24, 3), 10 * self.step_in_episode, np.uint8)
+        return np.full(self.observation_space.shape, 10 * self.step_in_episode, np.uint8)
 
 
 class Thumbnail(Image):
