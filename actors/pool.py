@@ -367,7 +367,7 @@ def _room(actors: int) -> str:
 
 def _cause(error: Exception) -> str:
     """The actor's own error in one line: Ray puts it last, below the actor's traceback."""
-    remote = isinstance(error, ray.exceptions.RayTaskError) or "Traceback" in str(error)
+    remote = isinstance(error, ray.exceptions.RayTaskError) or "creation task" in str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if remote and lines:
         return lines[-1]

@@ -1,6 +1,7 @@
 """From a `Config` to the objects that run it: the one factory."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,8 +53,10 @@ def probe_environment(config: Config) -> Probe:
         ConfigError: it cannot be made, or the agent cannot play it.
     """
     try:
-        environment = make_environment(environment_spec(config.env), 1, 1)
-        environment.reset(environment_seeds(config.seed, 0, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the one line of a refusal should stand alone
+            environment = make_environment(environment_spec(config.env), 1, 1)
+            environment.reset(environment_seeds(config.seed, 0, 1))
     except EnvironmentRefused as error:
         raise ConfigError(f"env.game={config.env.game}: {error}") from error
     except Exception as error:  # whatever a third party's environment raises in its first reset

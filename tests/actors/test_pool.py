@@ -64,10 +64,10 @@ def _batch(source, within=120.0):
     raise AssertionError(f"no batch within {within} s")
 
 
-def _all_answer(source):
-    """Takes batches until every actor has returned one: they start up at their own pace."""
+def _all_answer(source, actors=SETTINGS.actors):
+    """Takes batches until so many actors have returned one: they start up at their own pace."""
     deadline = time.monotonic() + 120
-    while source.statistics()["actors/alive"] < SETTINGS.actors:
+    while source.statistics()["actors/alive"] < actors:
         assert time.monotonic() < deadline
         _batch(source)
 
@@ -107,8 +107,8 @@ def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(poo
         assert all(version - 1 - unroll.version <= 3 for unroll in batch)
         source.publish(PARAMS, version)
     _all_answer(source)
-    versions = [unroll.version for _ in range(4) for unroll in _batch(source)]
-    assert set(versions[-4:]) == {7}
+    versions = [unroll.version for _ in range(6) for unroll in _batch(source)]
+    assert versions.count(7) >= 12 - 4  # four calls may have been outstanding when 7 was published
 
 
 def test_bytes_in_flight_are_bounded(pool):
@@ -192,14 +192,16 @@ def test_a_learner_that_pauses_does_not_take_its_actors_for_hung(pool):
 
 def test_actors_without_room_do_not_hold_up_the_others(pool, monkeypatch):
     """Six actors on four CPUs: the run goes on with four; were there none, it would end."""
-    monkeypatch.setattr(pool_module, "_START_SECONDS", 20.0)
-    source = pool(actors=6, unroll_timeout_seconds=15.0)
+    source = pool(actors=6, unroll_timeout_seconds=10.0)
     source.publish(PARAMS, 0)
-    deadline = time.monotonic() + 30
+    _all_answer(source, actors=4)
+    monkeypatch.setattr(pool_module, "_START_SECONDS", 10.0)
+    deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         assert len(_batch(source)) == 2
     assert source.statistics()["actors/alive"] == 4
-    starved = pool(actors=1, unroll_timeout_seconds=15.0)
+    assert source.statistics()["actors/restarts"] >= 2
+    starved = pool(actors=1, unroll_timeout_seconds=10.0)
     starved.publish(PARAMS, 0)
     with pytest.raises(SourceFailed, match="has 4, 0 of them free"):
         _batch(starved, within=60)

@@ -209,6 +209,7 @@ def test_an_environment_that_raises_at_once_ends_the_run(tmp_path, runtime):
     result = bmg(
         *_gymnasium("Raising"),
         "learner.unroll_length=40",
+        "actors.max_failures=2",
         f"actors.runtime={runtime}",
         "--run-dir",
         folder,
