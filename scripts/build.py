@@ -41,6 +41,7 @@ class Probe(NamedTuple):
 class Agent(NamedTuple):
     """The learner's side of a run."""
 
+    probe: Probe
     network: Network
     learner: Learner
     initial_state: LearnerState
@@ -114,7 +115,7 @@ def build_agent(config: Config, probe: Probe) -> Agent:
         params = network.init(jax.random.key(config.seed))
     except ValueError as error:
         raise ConfigError(f"agent.network={config.agent.network}: {error}") from error
-    return Agent(network, learner, init_learner_state(init_inner_state(params, optimizer)))
+    return Agent(probe, network, learner, init_learner_state(init_inner_state(params, optimizer)))
 
 
 def unroll_bytes(config: Config, probe: Probe) -> int:

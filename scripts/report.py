@@ -63,6 +63,7 @@ def draw_curves(runs: list[Run], file: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
     for run in runs:
@@ -73,6 +74,7 @@ def draw_curves(runs: list[Run], file: Path) -> None:
     games = {run.summary.get("protocol", {}).get("game") for run in runs}
     if len(games) == 1 and (random := runs[0].evaluations.get("random")):
         axes.axhline(random["mean_return"], color="grey", linestyle="--", label="random play")
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlabel("environment frames")
     axes.set_ylabel("episode return (mean of the last 100)")
     axes.set_title(", ".join(sorted(str(game) for game in games)))

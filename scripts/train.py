@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to
     from learner.checkpoint import Checkpoints
     from learner.loop import Progress
     from learner.run_folder import Status
-    from learner.step import Learner, LearnerState
-    from scripts.build import Probe
+    from learner.step import LearnerState
+    from scripts.build import Agent, Probe
     from scripts.runtime import StopSignals
 
 # A resumed run may differ in these: where it runs, what it writes, and for how long.
@@ -104,7 +104,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     try:
         state, progress = _starting_point(agent.initial_state, checkpoints, path, resume)
         with contextlib.closing(_Record(config, path, probe)) as record:
-            _learn(config, probe, agent.learner, state, progress, checkpoints, record, stop)
+            _learn(config, agent, state, progress, checkpoints, record, stop)
             print(
                 f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}"
             )
@@ -133,8 +133,7 @@ def _starting_point(
 
 def _learn(
     config: Config,
-    probe: Probe,
-    learner: Learner,
+    agent: Agent,
     state: LearnerState,
     progress: Progress,
     checkpoints: Checkpoints,
@@ -152,11 +151,11 @@ def _learn(
         record.note("running")
 
     try:
-        with contextlib.closing(build.build_source(config, probe, progress.starts)) as source:
+        with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
             progress.starts += 1
             on_checkpoint(state, progress)  # so that a run killed early can be resumed, too
             state = run_loop(
-                learner,
+                agent.learner,
                 state,
                 source,
                 progress,
@@ -194,8 +193,8 @@ class _Record:
         self.path = path
         self.status: Status = "running"
         self._facts = _facts(config, probe)
-        self._wandb = _wandb(config, path)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
+        self._wandb = _wandb(config, path)
         (path / "config.yaml").write_text(config_load.dump(config))
         self.note("running")
         title = f"{config.name}: {config.env.game} -> {path}"
