@@ -22,33 +22,32 @@ class Atari:
     """
 
     def __init__(self, spec: EnvironmentSpec, num_envs: int, threads: int) -> None:
-        try:
-            self._environment = AtariVectorEnv(
-                spec.game,
-                num_envs,
-                batch_size=0,
-                num_threads=min(threads, num_envs),
-                thread_affinity_offset=-1,
-                max_num_frames_per_episode=spec.max_episode_frames,
-                repeat_action_probability=spec.sticky_actions,
-                full_action_space=spec.full_action_space,
-                continuous=False,
-                autoreset_mode=AutoresetMode.NEXT_STEP,
-                img_height=_SIZE,
-                img_width=_SIZE,
-                grayscale=True,
-                stack_num=spec.frame_stack,
-                frameskip=spec.frame_skip,
-                maxpool=spec.frame_skip > 1,
-                # ale-py draws from 0 to noop_max - 1; "up to 30 no-ops" means 30 can happen.
-                noop_max=spec.noop_max + 1 if spec.noop_max else 0,
-                episodic_life=False,
-                life_loss_info=False,
-                reward_clipping=False,
-                use_fire_reset=False,
-            )
-        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-            raise EnvironmentRefused(f"ale-py cannot make game {spec.game!r}: {error}") from error
+        if spec.game not in roms.get_all_rom_ids():
+            raise EnvironmentRefused(f"ale-py has no game {spec.game!r}")
+        self._environment = AtariVectorEnv(
+            spec.game,
+            num_envs,
+            batch_size=0,
+            num_threads=min(threads, num_envs),
+            thread_affinity_offset=-1,
+            max_num_frames_per_episode=spec.max_episode_frames,
+            repeat_action_probability=spec.sticky_actions,
+            full_action_space=spec.full_action_space,
+            continuous=False,
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+            img_height=_SIZE,
+            img_width=_SIZE,
+            grayscale=True,
+            stack_num=spec.frame_stack,
+            frameskip=spec.frame_skip,
+            maxpool=spec.frame_skip > 1,
+            # ale-py draws from 0 to noop_max - 1; "up to 30 no-ops" means 30 can happen.
+            noop_max=spec.noop_max + 1 if spec.noop_max else 0,
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
         self.num_envs = num_envs
         self.num_actions = int(self._environment.single_action_space.n)  # type: ignore[attr-defined]
         self.observation_shape = (_SIZE, _SIZE, spec.frame_stack)
