@@ -114,7 +114,10 @@ def build_agent(config: Config, probe: Probe) -> Agent:
     try:
         params = network.init(jax.random.key(config.seed))
     except ValueError as error:
-        raise ConfigError(f"agent.network={config.agent.network}: {error}") from error
+        raise ConfigError(
+            f"agent.network={config.agent.network}: {error} (env.game={config.env.game}, "
+            f"observations {list(probe.observation_shape)})"
+        ) from error
     return Agent(probe, network, learner, init_learner_state(init_inner_state(params, optimizer)))
 
 
