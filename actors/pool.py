@@ -18,6 +18,8 @@ from agents.trajectory import SourceFailed, Unroll
 # environment of its own: seconds for each actor, and a package index on each node. The package is
 # installed wherever the cluster's image is, so the hook stays off unless the user sets it to 1.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# The pool drops the outstanding calls of an actor that it replaces; Ray would print their errors.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
 
 import ray
