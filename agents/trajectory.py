@@ -20,9 +20,7 @@ class Trajectory(NamedTuple):
     observation: jax.Array  # [T+1, B, ...] or single frames [T+S, B, H, W] uint8
     action: jax.Array  # [T, B] int32
     reward: jax.Array  # [T, B] float32, the game's own reward, unclipped
-    discount: (
-        jax.Array
-    )  # [T, B] float32, 0 where action t ended the episode, not where time ran out
+    discount: jax.Array  # [T, B] float32, 0 where action t ended the episode; 1 at a time limit
     behaviour_logits: jax.Array  # [T, B, A] float32, of the policy that acted
     valid: jax.Array  # [T, B] bool, False on the environment's own auto-reset step
 
@@ -69,8 +67,7 @@ def stack_frames(frames: jax.Array, valid: jax.Array) -> jax.Array:
         newest = stack - 1 - age
         rows = frames[newest : newest + steps + 1]
         slots.append(jnp.where(keep[..., None, None], rows, 0))
-        offset = stack - 1 - age  # index in `continues` of observation 0 - age
-        keep = keep & continues[offset : offset + steps + 1]
+        keep = keep & continues[newest : newest + steps + 1]  # observations 0 - age to T - age
     return jnp.stack(slots[::-1], axis=-1)
 
 

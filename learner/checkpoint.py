@@ -60,8 +60,9 @@ class Checkpoints:
             shutil.rmtree(target)
         os.rename(partial, target)
         # Higher numbers can only be those that `restore` found damaged.
-        whole = [v for v in self.versions() if v <= version]
-        for old in set(self.versions()) - set(whole[-self._keep :]):
+        versions = self.versions()
+        whole = [v for v in versions if v <= version]
+        for old in set(versions) - set(whole[-self._keep :]):
             shutil.rmtree(self._folder / str(old))
         return target
 

@@ -52,7 +52,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     acting, learning = stages["environment_and_policy"], stages["learner_step"]
     # The learner's step donated the first state.
     agent = build.build_agent(config, probe)
-    whole, memory = _whole(config, agent, probe, seconds)
+    whole, memory = _whole(config, agent, seconds)
     bound = 1.0 / (1.0 / acting + 1.0 / learning)
     result = {
         "config": source,
@@ -152,9 +152,7 @@ def _learning(config: Config, agent: Any) -> float:
     return _rate(work)
 
 
-def _whole(
-    config: Config, agent: Any, probe: Any, seconds: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains without a run folder and measures after the warm-up."""
     from agents.trajectory import SourceFailed
     from learner.loop import LearningDiverged, LoopSettings, Progress
@@ -163,9 +161,9 @@ def _whole(
     from scripts.train import connect, disconnect
 
     stopped = runtime.StopSignals()
-    connect(config, probe)
+    connect(config, agent.probe)
     stopped.listen()
-    source = build.build_source(config, probe, 0)
+    source = build.build_source(config, agent.probe, 0)
     samples: list[dict[str, Any]] = []
     memory: list[tuple[float, float]] = []
     start = time.monotonic()

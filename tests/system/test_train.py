@@ -183,44 +183,31 @@ def _gymnasium(name):
     return ("train", "catch/impala", "env.suite=gymnasium", f"env.game={game}")
 
 
+def _failure(folder, game, *overrides):
+    """Trains on a game that breaks: exit 1; returns the line that says so, complete in itself."""
+    result = bmg(*_gymnasium(game), *overrides, "--run-dir", folder)
+    assert result.returncode == 1
+    line = result.stderr.strip().splitlines()[-1]
+    for part in (f"{game}-v0", "update ", "actor ", str(folder)):
+        assert part in line
+    assert _summary(folder)["status"] == "failed"
+    return line
+
+
 @pytest.mark.parametrize("runtime", ["ray", "in_process"])
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, runtime):
     folder = tmp_path / "run"
-    result = bmg(
-        *_gymnasium("Diverging"),
-        "env.reward_clip=0",
-        f"actors.runtime={runtime}",
-        "--run-dir",
-        folder,
-    )
-    assert result.returncode == 1
-    line = result.stderr.strip().splitlines()[-1]
+    line = _failure(folder, "Diverging", "env.reward_clip=0", f"actors.runtime={runtime}")
     assert "not finite" in line
-    assert "Diverging-v0" in line
-    assert "update " in line
-    assert "actor " in line
-    assert str(folder) in line
-    assert _summary(folder)["status"] == "failed"
 
 
 @pytest.mark.parametrize("runtime", ["ray", "in_process"])
 def test_an_environment_that_raises_at_once_ends_the_run(tmp_path, runtime):
     folder = tmp_path / "run"
-    result = bmg(
-        *_gymnasium("Raising"),
-        "learner.unroll_length=60",  # of which the environments survive about 42
-        "actors.max_failures=2",
-        f"actors.runtime={runtime}",
-        "--run-dir",
-        folder,
-    )
-    assert result.returncode == 1
-    line = result.stderr.strip().splitlines()[-1]
+    long_unrolls = "learner.unroll_length=60"  # of which the environments survive about 42
+    patience = "actors.max_failures=2"
+    line = _failure(folder, "Raising", long_unrolls, patience, f"actors.runtime={runtime}")
     assert "joystick is broken" in line
-    assert "Raising-v0" in line
-    assert "actor " in line
-    assert str(folder) in line
-    assert _summary(folder)["status"] == "failed"
     assert "joystick" in _summary(folder)["reason"]
 
 
