@@ -157,7 +157,8 @@ class RaySource:
         self._issued = 0
         self._batch: list[Unroll] = []  # what a batch has so far
         self._params: tuple[Any, int] | None = None  # object reference and version
-        self._pending: tuple[Params, int] | None = None  # published, perhaps still being computed
+        # Published since; the newest is perhaps still being computed, the one before it is not.
+        self._pending: list[tuple[Params, int]] = []
         self._restarts = 0
         self._silent_since: float | None = time.monotonic()  # until the first unroll or warning
         self._dropped = 0
@@ -174,7 +175,7 @@ class RaySource:
         elif self._params is None:
             self._put(params, version)
         else:
-            self._pending = params, version
+            self._pending = [*self._pending, (params, version)][-2:]
 
     def next_batch(self, timeout_seconds: float) -> list[Unroll] | None:
         """See `ExperienceSource`."""
@@ -217,11 +218,12 @@ class RaySource:
 
     def _newest(self) -> tuple[Any, int]:
         """The newest parameters that exist already; each version is put into the store once."""
-        if self._pending is not None:
-            params, version = self._pending
+        for position in reversed(range(len(self._pending))):
+            params, version = self._pending[position]
             if all(leaf.is_ready() for leaf in jax.tree.leaves(params)):
                 self._put(params, version)
-                self._pending = None
+                self._pending = self._pending[position + 1 :]
+                break
         assert self._params is not None, "publish comes before next_batch"
         return self._params
 
@@ -277,7 +279,7 @@ class RaySource:
     def _take(self, call: _Call, unroll: Unroll) -> None:
         slot, self._silent_since = call.slot, None
         slot.failures, slot.answered, slot.busy_since = 0, True, time.monotonic()
-        current = self._pending[1] if self._pending is not None else self._current_version()
+        current = self._pending[-1][1] if self._pending else self._current_version()
         if (
             self._settings.mode == "fast"
             and current - unroll.version > self._settings.max_policy_lag

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from agents.hyperparameters import Hyperparameters
 from agents.networks import NetworkOutput
+from agents.policies import kl_divergence
 from agents.trajectory import Trajectory
 from agents.vtrace import Targets, vtrace
 
@@ -18,6 +19,23 @@ def _log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:
     """Log pi(a|x) of the action taken: [T, B, A] and [T, B] to [T, B]."""
     log_policy = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_policy, action[..., None], axis=-1)[..., 0]
+
+
+def within_trust_region(
+    outputs: NetworkOutput, trajectory: Trajectory, max_kl: float
+) -> Trajectory:
+    """Marks steps as invalid where the current policy is too far from the one that acted.
+
+    Schmitt et al. 2020 (LASER, arXiv 1909.11583), section 5: replayed steps of an almost unrelated
+    policy neither teach nor pass a trace on.
+
+    Args:
+        outputs: logits [T+1, B, A] of the current policy.
+        trajectory: T steps in B environments.
+        max_kl: largest KL(current || behaviour) of a step that is learned from.
+    """
+    kl = kl_divergence(outputs.logits[:-1], trajectory.behaviour_logits)
+    return trajectory._replace(valid=trajectory.valid & (kl <= max_kl))
 
 
 def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters) -> Targets:
@@ -34,12 +52,12 @@ def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperpar
     return vtrace(
         outputs.value,
         trajectory.reward,
-        hyper.discount * trajectory.discount,
+        hyper["discount"] * trajectory.discount,
         log_ratio,
         trajectory.valid,
-        lambda_=hyper.vtrace_lambda,
-        leak_rho=hyper.vtrace_leak_rho,
-        leak_c=hyper.vtrace_leak_c,
+        lambda_=hyper["vtrace_lambda"],
+        leak_rho=hyper["vtrace_leak_rho"],
+        leak_c=hyper["vtrace_leak_c"],
     )
 
 
@@ -66,7 +84,11 @@ def loss(
     policy = -jnp.sum(targets.advantage * _log_probability(logits, trajectory.action) * mask)
     value = 0.5 * jnp.sum(jnp.square(targets.value - outputs.value[:-1]) * mask)
     entropy = -jnp.sum(jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * mask)
-    total = hyper.policy_cost * policy + hyper.value_cost * value - hyper.entropy_cost * entropy
+    total = (
+        hyper["policy_cost"] * policy
+        + hyper["value_cost"] * value
+        - hyper["entropy_cost"] * entropy
+    )
     steps = jnp.maximum(jnp.sum(mask), 1.0)
     return total, {
         "loss/total": total / steps,

@@ -1,17 +1,49 @@
-"""The hyper-parameters that enter the loss, as arrays, so that they may also be learned."""
+"""The hyper-parameters of an update: one table, from which everything else is made.
 
-from typing import NamedTuple
+Adding a hyper-parameter is adding an entry; reading it is `hyper["name"]` in a loss. Its fixed
+value `agent.<name>`, its value in the plain objective `meta.outer.<name>`, its bound
+`meta.upper.<name>` and its place in `meta.learned` follow from the entry (docs/extending.md).
 
-import jax
+No jax in here: the configuration reads this table, and is checked before jax is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import jax
+
+# By name: a scalar for all heads, or [heads], the acting head first.
+Hyperparameters = Mapping[str, "jax.Array | float"]
 
 
-class Hyperparameters(NamedTuple):
-    """Scalars in their allowed range. Names are those of the `agent` group of the configuration."""
+class Hyperparameter(NamedTuple):
+    """What must be known of a hyper-parameter to fix it, to learn it and to explain it."""
 
-    discount: jax.Array | float  # in [0, 1]
-    vtrace_lambda: jax.Array | float  # in [0, 1]
-    vtrace_leak_rho: jax.Array | float  # in [0, 1]; 1 is V-trace, 0 unclipped importance weights
-    vtrace_leak_c: jax.Array | float  # in [0, 1]
-    policy_cost: jax.Array | float
-    value_cost: jax.Array | float
-    entropy_cost: jax.Array | float
+    meaning: str
+    default: float  # its fixed value, or where learning starts
+    outer: float | None  # its value in the plain (outer) objective; None: it is not part of it
+    upper: float | None  # bound; None: no bound when fixed, its outer value when learned
+    per_head: bool = True  # whether each auxiliary head has its own
+
+
+# Outer values and ranges: Zahavy et al. 2020 (arXiv 2002.12928). Their value cost of 0.25 weighs
+# the squared error; ours weighs half of it.
+HYPERPARAMETERS: dict[str, Hyperparameter] = {
+    "discount": Hyperparameter("Of the return, for each step.", 0.99, outer=0.995, upper=1.0),
+    "vtrace_lambda": Hyperparameter("Mixing of n-step targets.", 1.0, outer=1.0, upper=1.0),
+    "vtrace_leak_rho": Hyperparameter(
+        "1: clipped importance weights (V-trace); 0: unclipped ones.", 1.0, outer=1.0, upper=1.0
+    ),
+    "vtrace_leak_c": Hyperparameter(
+        "The same for the trace coefficients.", 1.0, outer=1.0, upper=1.0
+    ),
+    "policy_cost": Hyperparameter("Weight of the policy-gradient loss.", 1.0, 1.0, upper=None),
+    "value_cost": Hyperparameter("Weight of half the squared value error.", 0.5, 0.5, upper=None),
+    "entropy_cost": Hyperparameter("Weight of the policy's entropy.", 0.01, 0.01, upper=None),
+    "learning_rate_scale": Hyperparameter(
+        "Factor of every inner update.", 1.0, outer=None, upper=2.0, per_head=False
+    ),
+}

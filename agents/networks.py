@@ -11,10 +11,13 @@ Params = Any  # haiku's nested dict of arrays
 
 
 class NetworkOutput(NamedTuple):
-    """What a network says about each observation."""
+    """What a network says about each observation. Fields of heads that it lacks are None."""
 
     logits: jax.Array  # [..., A]
     value: jax.Array  # [...]
+    auxiliary_logits: jax.Array | None = None  # [..., N, A] of N auxiliary heads
+    auxiliary_value: jax.Array | None = None  # [..., N]
+    outer_value: jax.Array | None = None  # [...], learned under the outer discount
 
 
 class Network(NamedTuple):
@@ -123,6 +126,34 @@ def _flat_torso(x: jax.Array) -> jax.Array:
     return x
 
 
+class Heads(NamedTuple):
+    """What stands on the torso beside the policy and value that act."""
+
+    auxiliary: int = 0  # more policies and values: Zahavy et al. 2020 (arXiv 2002.12928)
+    auxiliary_layers: int = 0  # dense layers of 256 in each
+    outer_value: bool = False  # a value for the outer loss: Bonnet et al. 2022
+
+
+NO_HEADS = Heads()
+
+
+def _auxiliary_heads(features: jax.Array, heads: Heads, num_actions: int) -> list[jax.Array]:
+    """Logits [N, heads, A] and values [N, heads] of all auxiliary heads."""
+    logits, values = [], []
+    for i in range(heads.auxiliary):
+        x = features
+        for layer in range(heads.auxiliary_layers):
+            x = jax.nn.relu(hk.Linear(256, name=f"auxiliary_{i}_dense_{layer}")(x))
+        logits.append(_policy(num_actions, f"auxiliary_{i}_policy")(x))
+        values.append(hk.Linear(1, name=f"auxiliary_{i}_value")(x)[..., 0])
+    return [jnp.stack(logits, axis=1), jnp.stack(values, axis=1)]
+
+
+def _policy(num_actions: int, name: str) -> hk.Linear:
+    # Small first logits: the untrained policy is close to uniform.
+    return hk.Linear(num_actions, w_init=hk.initializers.TruncatedNormal(0.01), name=name)
+
+
 _IMAGE_TORSOS = {
     "shallow": _shallow_torso,
     "shallow_atari": _shallow_atari_torso,
@@ -131,9 +162,16 @@ _IMAGE_TORSOS = {
 
 
 def make_network(
-    name: str, num_actions: int, observation_shape: tuple[int, ...], dtype: Any
+    name: str,
+    num_actions: int,
+    observation_shape: tuple[int, ...],
+    dtype: Any,
+    heads: Heads = NO_HEADS,
 ) -> Network:
     """Builds a policy and value network on one torso.
+
+    A network without additional heads also runs on the parameters of one that has some: actors
+    need only the policy that acts.
 
     Args:
         name: "shallow", "shallow_atari" or "deep"; all three are the same two dense layers where
@@ -141,6 +179,7 @@ def make_network(
         num_actions: A.
         observation_shape: of one observation, [H, W, C] or [features].
         dtype: of the observation; uint8 is divided by 255.
+        heads: additional ones.
 
     Raises:
         ValueError: the observation is neither an image nor a vector; by `init`, when images are
@@ -153,10 +192,16 @@ def make_network(
 
     def forward(observation: jax.Array) -> NetworkOutput:
         features = torso(observation)
-        # Small first logits: the untrained policy is close to uniform.
-        logits = hk.Linear(num_actions, w_init=hk.initializers.TruncatedNormal(0.01), name="policy")
-        value = hk.Linear(1, name="value")
-        return NetworkOutput(logits(features), value(features)[..., 0])
+        outputs = NetworkOutput(
+            _policy(num_actions, "policy")(features), hk.Linear(1, name="value")(features)[..., 0]
+        )
+        if heads.auxiliary:
+            logits, value = _auxiliary_heads(features, heads, num_actions)
+            outputs = outputs._replace(auxiliary_logits=logits, auxiliary_value=value)
+        if heads.outer_value:
+            value = hk.Linear(1, name="outer_value")(features)[..., 0]
+            outputs = outputs._replace(outer_value=value)
+        return outputs
 
     transformed = hk.without_apply_rng(hk.transform(forward))
 

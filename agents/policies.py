@@ -20,4 +20,10 @@ def uniform(key: jax.Array, logits: jax.Array) -> jax.Array:
     return jax.random.randint(key, logits.shape[:-1], 0, logits.shape[-1], dtype=jnp.int32)
 
 
+def kl_divergence(p_logits: jax.Array, q_logits: jax.Array) -> jax.Array:
+    """KL(p || q) of softmax policies: logits [..., A] to [...]."""
+    log_p, log_q = jax.nn.log_softmax(p_logits), jax.nn.log_softmax(q_logits)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
 POLICIES = {"sample": sample, "greedy": greedy, "random": uniform}

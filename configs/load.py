@@ -53,7 +53,26 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    config = _settle_stacx(config)
     return config if "name" in content else config.model_copy(update={"name": _name(source)})
+
+
+# What makes the bootstrapped meta-gradient that of STACX.
+_STACX = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
+
+
+def _settle_stacx(config: Config) -> Config:
+    """Gives `agent.algorithm=stacx` the values that define it."""
+    if config.agent.algorithm != "stacx":
+        return config
+    for key, value in _STACX.items():
+        given = getattr(config.meta, key)
+        if key in config.meta.model_fields_set and given != value:
+            raise ConfigError(
+                f"meta.{key}={given}: agent.algorithm=stacx means meta.{key}={value}; leave the "
+                "key out, or use agent.algorithm=bmg"
+            )
+    return config.model_copy(update={"meta": config.meta.model_copy(update=_STACX)})
 
 
 def dump(config: Config) -> str:
@@ -67,7 +86,8 @@ def _name(source: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
 
 
-def _read(source: str) -> dict[str, Any]:
+def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    seen = (*seen, source)
     path = Path(source)
     if source in named_configs():
         text = importlib.resources.files("configs").joinpath(f"{source}.yaml").read_text()
@@ -92,7 +112,25 @@ def _read(source: str) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold keys and values, not a {type(content).__name__}")
-    return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
+    keys = {str(key): value for key, value in cast(dict[Any, Any], content).items()}
+    base = keys.pop("base", None)
+    if base is None:
+        return keys
+    if not isinstance(base, str) or base in seen:
+        raise ConfigError(f"base={base} in {source}: must name another configuration")
+    return _merge(_read(base, seen), keys)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `changes`, group by group."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _merge(cast(dict[str, Any], old), cast(dict[str, Any], value))
+        else:
+            merged[key] = value
+    return merged
 
 
 def _is_file(path: Path) -> bool:
@@ -142,14 +180,14 @@ def _group(path: Sequence[str | int]) -> type[BaseModel]:
     return model
 
 
-def _all_keys() -> list[str]:
+def _all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     keys: list[str] = []
-    for name, field in Config.model_fields.items():
+    for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            keys.extend(f"{name}.{inner}" for inner in annotation.model_fields)
+            keys.extend(_all_keys(annotation, f"{prefix}{name}."))
         else:
-            keys.append(name)
+            keys.append(f"{prefix}{name}")
     return keys
 
 

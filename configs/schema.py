@@ -1,8 +1,11 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
+
+from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
 
 
 class _Group(BaseModel):
@@ -48,28 +51,53 @@ class EnvironmentConfig(_Group):
     """Discount of the step that loses a life: 0 ends the return there, 1 ignores lives."""
 
 
-class AgentConfig(_Group):
-    """`agent`: the algorithm and the fixed values of its hyper-parameters."""
+def _keys_of_hyperparameters(
+    name: str, type_: Any, field: Callable[[str, Hyperparameter], Any | None]
+) -> type[_Group]:
+    """A group with a key for each hyper-parameter of the one table, unless its field is None."""
+    fields = {key: field(key, entry) for key, entry in HYPERPARAMETERS.items()}
+    keys: Any = {key: (type_, value) for key, value in fields.items() if value is not None}
+    return create_model(name, __base__=_Group, **keys)
 
-    algorithm: Literal["impala"] = "impala"
-    """impala: V-trace actor-critic."""
+
+def _fixed_value(name: str, entry: Hyperparameter) -> Any:
+    del name
+    return Field(default=entry.default, ge=0.0, le=entry.upper, description=entry.meaning)
+
+
+def _outer_value(name: str, entry: Hyperparameter) -> Any | None:
+    del name
+    if entry.outer is None:
+        return None
+    return Field(default=entry.outer, ge=0.0, le=entry.upper, description=entry.meaning)
+
+
+def _upper_bound(name: str, entry: Hyperparameter) -> Any:
+    meaning = f"null: {entry.upper or f'meta.outer.{name}'}."
+    return Field(default=None, gt=0.0, le=entry.upper, description=meaning)
+
+
+_FixedValues = _keys_of_hyperparameters("_FixedValues", float, _fixed_value)
+_OuterValues = _keys_of_hyperparameters("_OuterValues", float, _outer_value)
+_UpperBounds = _keys_of_hyperparameters("_UpperBounds", float | None, _upper_bound)
+
+
+class AgentConfig(_FixedValues):
+    """`agent`: the algorithm and its hyper-parameters: fixed values, or where learning starts."""
+
+    algorithm: Literal["impala", "stacx", "bmg"] = "impala"
+    """impala: V-trace actor-critic, all hyper-parameters fixed; stacx: they are learned by
+    meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients."""
     network: Literal["shallow", "shallow_atari", "deep"] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
     its three for Atari; deep: residual. Vector observations: two dense layers, whatever is set."""
-    discount: float = Field(default=0.99, ge=0.0, le=1.0)
-    """Of the return, for each step."""
-    vtrace_lambda: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Mixing of n-step targets."""
-    vtrace_leak_rho: float = Field(default=1.0, ge=0.0, le=1.0)
-    """1: clipped importance weights (V-trace); 0: unclipped ones."""
-    vtrace_leak_c: float = Field(default=1.0, ge=0.0, le=1.0)
-    """The same for the trace coefficients."""
-    policy_cost: float = Field(default=1.0, ge=0.0)
-    """Weight of the policy-gradient loss."""
-    value_cost: float = Field(default=0.5, ge=0.0)
-    """Weight of half the squared value error."""
-    entropy_cost: float = Field(default=0.01, ge=0.0)
-    """Weight of the policy's entropy."""
+    auxiliary_heads: int = Field(default=0, ge=0, le=16)
+    """More policies and values on the same torso, each with its own hyper-parameters; they never
+    act."""
+    auxiliary_layers: int = Field(default=0, ge=0, le=8)
+    """Dense layers of 256 in each auxiliary head."""
+    outer_value_head: bool = False
+    """A value learned under the outer hyper-parameters, for the outer loss (Bonnet et al. 2022)."""
 
 
 class LearnerConfig(_Group):
@@ -93,6 +121,74 @@ class LearnerConfig(_Group):
     """Global norm at which gradients are clipped; 0 does not clip."""
     devices: int = Field(default=1, ge=0)
     """Local devices that share a batch; 0 takes all of them."""
+
+
+class OuterConfig(_OuterValues):
+    """`meta.outer`: hyper-parameters of the plain objective, which never change."""
+
+    kl_cost: float = Field(default=0.0, ge=0.0)
+    """Weight of KL(new policy || policy before the inner steps), summed over steps (STACX: 1)."""
+
+
+class UpperConfig(_UpperBounds):
+    """`meta.upper`: what each learned hyper-parameter stays below."""
+
+
+class MetaConfig(_Group):
+    """`meta`: how hyper-parameters are learned, with `agent.algorithm` stacx or bmg."""
+
+    learned: list[str] = [
+        "discount",
+        "vtrace_lambda",
+        "vtrace_leak_rho",
+        "vtrace_leak_c",
+        "policy_cost",
+        "value_cost",
+        "entropy_cost",
+    ]
+    """The hyper-parameters that are learned; the others keep their values under `agent`."""
+    inner_steps: int = Field(default=1, ge=1)
+    """K: updates, of a batch each, through which the meta-gradient goes."""
+    bootstrap_steps: int = Field(default=1, ge=1)
+    """L: further steps to the target, the last of them on the plain objective."""
+    matching: str = "kl_value"
+    """How the distance to the target is measured: `l2` of parameters; `kl` (target || learner) or
+    `reverse_kl` of policies; `value` predictions; `kl_value`, the sum."""
+    l2_weight: float = Field(default=0.5, ge=0.0)
+    """Of the squared distance in `l2`."""
+    policy_weight: float = Field(default=1.0, ge=0.0)
+    """Of the divergence in `kl`, `reverse_kl` and `kl_value`."""
+    value_weight: float = Field(default=0.25, ge=0.0)
+    """Of the squared difference in `value` and `kl_value`."""
+    target_optimizer: Literal["learner", "sgd"] = "learner"
+    """Of the target's last step: the learner's own with its second moments (RMSProp as published),
+    or a plain gradient step."""
+    target_learning_rate: float | None = Field(default=None, gt=0.0)
+    """Of `target_optimizer=sgd`. null: learner.learning_rate; for stacx 1, which makes the
+    meta-gradient that of the outer loss."""
+    keep_bootstrapped: bool = False
+    """Go on from the (K+L-1)-th update instead of the K-th: all its batches are then new ones."""
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    """Of Adam on the meta-parameters."""
+    epsilon: float = Field(default=1e-4, gt=0.0)
+    """Of that Adam."""
+    max_gradient_norm: float = Field(default=0.0, ge=0.0)
+    """Norm at which meta-gradients are clipped; 0 does not clip."""
+    outer: OuterConfig = OuterConfig()
+    """See below."""
+    upper: UpperConfig = UpperConfig()
+    """See below."""
+
+
+class ReplayConfig(_Group):
+    """`replay`: old unrolls, for the target's extra steps and as part of each batch."""
+
+    unrolls: int = Field(default=0, ge=0)
+    """Unrolls of each batch that are replayed; the others of learner.batch_size are new."""
+    max_bytes: int = Field(default=2**30, ge=1)
+    """Bound on the replay's memory, which is taken as it fills."""
+    max_kl: float = Field(default=0.0, ge=0.0)
+    """Steps whose KL(current || behaviour policy) is larger are left out; 0 leaves none out."""
 
 
 class ActorsConfig(_Group):
@@ -154,11 +250,18 @@ class Config(_Group):
     """All random streams derive from it."""
     total_frames: int = Field(default=200_000_000, ge=1, le=10**12)
     """Environment frames: 4 for each step at frame skip 4."""
+    hyperparameters_from: str | None = None
+    """A run folder: the values that it learned are replayed as a fixed schedule, and nothing is
+    learned but the parameters."""
     env: EnvironmentConfig = EnvironmentConfig()
     """See below."""
     agent: AgentConfig = AgentConfig()
     """See below."""
     learner: LearnerConfig = LearnerConfig()
+    """See below."""
+    meta: MetaConfig = MetaConfig()
+    """See below."""
+    replay: ReplayConfig = ReplayConfig()
     """See below."""
     actors: ActorsConfig = ActorsConfig()
     """See below."""

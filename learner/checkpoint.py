@@ -51,7 +51,7 @@ class Checkpoints:
         partial = (self._folder / f"incomplete-{version}").absolute()
         partial.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / "state", jax.device_get(state)._asdict())
+            checkpointer.save(partial / "state", _tree(state))
         (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
         manifest = {name: _digest(partial / name) for name in _files(partial)}
         (partial / _MANIFEST).write_text(json.dumps(manifest))
@@ -88,9 +88,14 @@ class Checkpoints:
 
     def _load(self, path: Path, like: LearnerState) -> tuple[LearnerState, Progress]:
         with ocp.StandardCheckpointer() as checkpointer:
-            target: Any = jax.device_get(like)._asdict()
-            state = checkpointer.restore(path.absolute() / "state", target)
+            state: Any = checkpointer.restore(path.absolute() / "state", _tree(like))
         return LearnerState(**state), _progress(path)
+
+
+def _tree(state: LearnerState) -> dict[str, Any]:
+    """What is stored: host arrays under the names of the fields that a run has."""
+    fields = jax.device_get(state)._asdict()
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _progress(path: Path) -> Progress:

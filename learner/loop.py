@@ -11,7 +11,8 @@ import numpy as np
 
 from agents.networks import Params
 from agents.trajectory import Trajectory, Unroll
-from learner.step import Learner, LearnerState
+from learner.replay import Replay
+from learner.step import Experience, Learner, LearnerState
 from learner.update import Metrics
 
 _RECENT_EPISODES = 100
@@ -66,9 +67,25 @@ class LoopSettings(NamedTuple):
     checkpoint_every_seconds: float
 
 
+class Composition(NamedTuple):
+    """What the experience of one step is made of."""
+
+    online_batches: int = 1  # batches, and so updates, in a step; the source sends them together
+    replayed: int = 0  # unrolls of each such batch that come from the replay, beside the new ones
+    bootstrap_batches: int = 0  # further batches, wholly from the replay, for the target alone
+
+    @property
+    def needs_replay(self) -> bool:
+        """Whether anything is replayed."""
+        return self.replayed > 0 or self.bootstrap_batches > 0
+
+
+ONE_NEW_BATCH = Composition()
+
+
 class _Batch(NamedTuple):
-    trajectory: Trajectory  # on the learner's devices
-    unrolls: list[Unroll]  # without their arrays
+    experience: Experience  # on the learner's devices
+    unrolls: list[Unroll]  # new ones, without their arrays
 
 
 class _Window:
@@ -112,43 +129,89 @@ class _Window:
         return {str(lag): n for lag, n in sorted(collections.Counter(self.lags).items())}
 
 
-def _assemble(unrolls: Sequence[Unroll]) -> Trajectory:
-    """Joins unrolls along the batch axis, in host memory."""
-    trajectories = [unroll.trajectory for unroll in unrolls]
+def _join(trajectories: Sequence[Trajectory]) -> Trajectory:
+    """Joins trajectories along the batch axis, in host memory."""
     if len(trajectories) == 1:
         return trajectories[0]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *trajectories)
 
 
+def _stack(trajectories: Sequence[Trajectory]) -> Trajectory:
+    """Gives trajectories a leading axis; a single one is not copied."""
+    if len(trajectories) == 1:
+        return jax.tree.map(lambda x: x[None], trajectories[0])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trajectories)
+
+
+def prepare(
+    unrolls: Sequence[Unroll], composition: Composition, replay: Replay | None
+) -> Experience:
+    """Makes one step's experience of new unrolls and of the replay, which then gets the new ones.
+
+    Only the first step of a run replays what it has just been sent.
+
+    Args:
+        unrolls: of all new batches of the step.
+        composition: what the step's experience is made of.
+        replay: must be there if anything is replayed.
+    """
+    each = len(unrolls) // composition.online_batches
+    batches = [
+        _join([u.trajectory for u in unrolls[i * each : (i + 1) * each]])
+        for i in range(composition.online_batches)
+    ]
+    if replay is None:
+        return Experience(_stack(batches), None)
+    fresh = batches if len(replay) == 0 else []
+    for batch in fresh:
+        replay.add(batch)
+    size = batches[0].action.shape[1] + composition.replayed
+    mixed = [
+        _join([b, replay.sample(composition.replayed)]) if composition.replayed else b
+        for b in batches
+    ]
+    further = [replay.sample(size) for _ in range(composition.bootstrap_batches)]
+    if not fresh:
+        for batch in batches:
+            replay.add(batch)
+    return Experience(_stack(mixed), _stack(further) if further else None)
+
+
 def _next_batch(
-    learner: Learner, source: ExperienceSource, stop: Callable[[], bool]
+    learner: Learner,
+    source: ExperienceSource,
+    composition: Composition,
+    replay: Replay | None,
+    stop: Callable[[], bool],
 ) -> _Batch | None:
     """Waits for a batch and starts its transfer; None when the run should stop first."""
     while not stop():
         unrolls = source.next_batch(_POLL_SECONDS)
         if unrolls is not None:
-            trajectory = learner.place_batch(_assemble(unrolls))
+            experience = learner.place_batch(prepare(unrolls, composition, replay))
             # Drop the arrays at once: with Ray they pin shared memory.
             light = [unroll._replace(trajectory=None) for unroll in unrolls]  # type: ignore[arg-type]
-            return _Batch(trajectory, light)
+            return _Batch(experience, light)
     return None
 
 
-def _count(progress: Progress, window: _Window, batch: _Batch) -> None:
-    for unroll in batch.unrolls:
+def _count(progress: Progress, window: _Window, batch: _Batch, composition: Composition) -> None:
+    each = len(batch.unrolls) // composition.online_batches
+    for index, unroll in enumerate(batch.unrolls):
         progress.frames += unroll.frames
         progress.env_steps += unroll.steps
         progress.episodes += len(unroll.episodes)
         window.recent.extend(unroll.episodes)
-        window.lags.append(progress.updates - unroll.version)
+        window.lags.append(progress.updates + index // each - unroll.version)
         window.stages.update(unroll.seconds)
-    progress.updates += 1
+    progress.updates += composition.online_batches
 
 
 def _require_finite(metrics: Metrics, progress: Progress, batch: _Batch) -> None:
     if bool(metrics["finite"]):
         return
-    losses = ", ".join(f"{k}={float(v):g}" for k, v in metrics.items() if k.startswith("loss/"))
+    watched = ("loss/", "meta/loss", "meta/gradient_norm")
+    losses = ", ".join(f"{k}={float(v):g}" for k, v in metrics.items() if k.startswith(watched))
     actors = ", ".join(dict.fromkeys(unroll.actor for unroll in batch.unrolls))
     raise LearningDiverged(
         f"update {progress.updates} was not finite and was not applied ({losses}); "
@@ -163,6 +226,8 @@ def run(
     progress: Progress,
     settings: LoopSettings,
     *,
+    composition: Composition = ONE_NEW_BATCH,
+    replay: Replay | None = None,
     stop: Callable[[], bool],
     on_metrics: Callable[[dict], None],
     on_checkpoint: Callable[[LearnerState, Progress], None],
@@ -179,6 +244,8 @@ def run(
         source: of experience; not closed here.
         progress: counters at the start.
         settings: when to end, log and checkpoint.
+        composition: what a step's experience is made of.
+        replay: where old unrolls come from; must be there if the composition has any.
         stop: asked between updates and while waiting.
         on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
         on_checkpoint: gets the state each `checkpoint_every_seconds`; not at the end.
@@ -208,22 +275,29 @@ def run(
         )
         window.restart(progress)
 
-    batch = None if progress.frames >= settings.total_frames else _next_batch(learner, source, stop)
+    def next_batch() -> _Batch | None:
+        if progress.frames >= settings.total_frames:
+            return None
+        return _next_batch(learner, source, composition, replay, stop)
+
+    batch = next_batch()
     while batch is not None:
-        state, metrics = learner.step(state, batch.trajectory)
+        due = time.monotonic() - window.start >= settings.log_every_seconds
+        diagnosis = learner.diagnose(state, batch.experience) if due else {}
+        state, metrics = learner.step(state, batch.experience)
+        metrics = {**metrics, **diagnosis}
         learned = batch
-        _count(progress, window, learned)
+        _count(progress, window, learned, composition)
         source.publish(learner.snapshot(state.inner.params), progress.updates)
         dispatched = time.monotonic()
-        finished = progress.frames >= settings.total_frames
-        batch = None if finished else _next_batch(learner, source, stop)
+        batch = next_batch()
         fetched = time.monotonic()
         _require_finite(metrics, progress, learned)  # waits for the step
         now = time.monotonic()
         window.waiting += fetched - dispatched
         window.learning += now - fetched
         progress.seconds = now - started
-        if now - window.start >= settings.log_every_seconds:
+        if due:
             report()
         if now - last_checkpoint >= settings.checkpoint_every_seconds:
             on_checkpoint(state, progress)

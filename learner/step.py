@@ -1,4 +1,4 @@
-"""The learner's step: one jitted program from a batch and a state to the next state."""
+"""The learner's step: one jitted program from experience and a state to the next state."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -6,11 +6,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from agents.meta_parameters import MetaParams
 from agents.networks import Params
 from agents.trajectory import Trajectory
+from learner.meta_gradient import MakeTarget, Matching, bootstrapped_meta_gradient
+from learner.optimizers import gradient_norm
 from learner.update import InnerState, Metrics, Update
+
+
+class Experience(NamedTuple):
+    """What one step learns from, as its source sent it."""
+
+    online: Trajectory  # [N, T, B, ...], a batch for each update that the learner keeps
+    bootstrap: Trajectory | None  # [L-1, T, B, ...], of the replay; used by the target only
+
+
+class MetaState(NamedTuple):
+    """All that a meta-update changes."""
+
+    params: MetaParams
+    opt_state: Any
 
 
 class LearnerState(NamedTuple):
@@ -18,56 +36,165 @@ class LearnerState(NamedTuple):
 
     inner: InnerState
     updates: jax.Array  # int32, how many updates made these parameters
+    meta: MetaState | None = None  # None where nothing is learned but the parameters
+
+
+class MetaLearning(NamedTuple):
+    """How the meta-parameters are learned."""
+
+    inner_steps: int  # K
+    keep_bootstrapped: bool  # whether the learner goes on from the K-th or the (K+L-1)-th update
+    target: MakeTarget
+    matching: Matching
+    plain_target: MakeTarget  # one gradient step of size 1 on the outer loss, and
+    plain_matching: Matching  # half the squared distance: they make the plain meta-gradient
+    optimizer: optax.GradientTransformation
 
 
 class Learner(NamedTuple):
     """The step and what places its inputs. `step` donates its state: use each state once."""
 
-    step: Callable[[LearnerState, Trajectory], tuple[LearnerState, Metrics]]
+    step: Callable[[LearnerState, Experience], tuple[LearnerState, Metrics]]
+    diagnose: Callable[[LearnerState, Experience], Metrics]  # what is too dear for every step
     place_state: Callable[[LearnerState], LearnerState]
-    place_batch: Callable[[Trajectory], Trajectory]
+    place_batch: Callable[[Experience], Experience]
     snapshot: Callable[[Params], Params]
 
 
-def init_learner_state(inner: InnerState) -> LearnerState:
+def init_learner_state(
+    inner: InnerState,
+    meta_params: MetaParams | None = None,
+    meta_optimizer: optax.GradientTransformation | None = None,
+) -> LearnerState:
     """The state before the first update."""
-    return LearnerState(inner, jnp.zeros((), jnp.int32))
+    updates = jnp.zeros((), jnp.int32)
+    if meta_params is None or meta_optimizer is None:
+        return LearnerState(inner, updates)
+    return LearnerState(inner, updates, MetaState(meta_params, meta_optimizer.init(meta_params)))
 
 
 def make_learner(
-    update: Update, view: Callable[[Trajectory], Trajectory], devices: Sequence[Any]
+    update: Update,
+    devices: Sequence[Any],
+    *,
+    meta: MetaLearning | None = None,
+    schedule: Callable[[jax.Array], MetaParams] = lambda updates: {},
+    describe: Callable[[MetaParams], Metrics] = lambda meta_params: {},
 ) -> Learner:
     """Builds the jitted step, its batch axis sharded over `devices` and its state replicated.
 
-    A batch whose loss or gradient is not finite changes nothing but is reported: the metric
+    Experience whose loss or gradient is not finite changes nothing but is reported: the metric
     `finite` is then False, and the parameters stay those of the last good update, so that what is
     checkpointed can be resumed.
 
     Args:
         update: one update of the inner state.
-        view: what the losses see of a batch (stacked frames, clipped rewards).
         devices: of jax; the batch size must be a multiple of their number.
+        meta: how meta-parameters are learned; None: they are not.
+        schedule: without `meta`, the meta-parameters after so many updates.
+        describe: the values of the hyper-parameters that are not constant, by their names.
     """
     mesh = Mesh(np.asarray(devices), ("batch",))
     replicated = NamedSharding(mesh, PartitionSpec())
-    by_batch = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    by_batch = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
 
-    def step(state: LearnerState, batch: Trajectory) -> tuple[LearnerState, Metrics]:
-        inner, metrics = update(state.inner, view(batch), {})
-        finite = jnp.isfinite(metrics["loss/total"]) & jnp.isfinite(metrics["loss/gradient_norm"])
-        inner = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner, state.inner)
-        updates = state.updates + finite.astype(jnp.int32)
-        return LearnerState(inner, updates), {**metrics, "finite": finite}
+    def step(state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
+        if meta is None:
+            new, metrics = _plain_step(state, experience, update, schedule)
+            values = schedule(new.updates)
+        else:
+            new, metrics = _meta_step(state, experience, update, meta)
+            values = new.meta.params if new.meta is not None else {}
+        watched = ("loss/total", "loss/gradient_norm", "meta/loss", "meta/gradient_norm")
+        finite = jnp.all(jnp.stack([jnp.isfinite(metrics[k]) for k in watched if k in metrics]))
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        described = {f"meta/{name}": value for name, value in describe(values).items()}
+        return new, {**metrics, **described, "finite": finite}
 
+    def diagnose(state: LearnerState, experience: Experience) -> Metrics:
+        return {} if meta is None else {"meta/cosine": _cosine(state, experience, update, meta)}
+
+    inputs = (replicated, by_batch)
     return Learner(
         step=jax.jit(
-            step,
-            donate_argnums=0,
-            in_shardings=(replicated, by_batch),
-            out_shardings=(replicated, replicated),
+            step, donate_argnums=0, in_shardings=inputs, out_shardings=(replicated, replicated)
         ),
+        diagnose=jax.jit(diagnose, in_shardings=inputs, out_shardings=replicated),
         place_state=lambda state: jax.device_put(state, replicated),
         place_batch=lambda batch: jax.device_put(batch, by_batch),
         # Actors read a copy: the step donates the state, whose buffers it then writes over.
         snapshot=jax.jit(lambda params: jax.tree.map(jnp.copy, params)),
     )
+
+
+def _plain_step(
+    state: LearnerState,
+    experience: Experience,
+    update: Update,
+    schedule: Callable[[jax.Array], MetaParams],
+) -> tuple[LearnerState, Metrics]:
+    """One update on each online batch, at hyper-parameters that nobody learns."""
+    inner, updates, metrics = state.inner, state.updates, {}
+    for index in range(experience.online.action.shape[0]):
+        batch = jax.tree.map(lambda x, index=index: x[index], experience.online)
+        inner, metrics = update(inner, batch, schedule(updates))
+        updates = updates + 1
+    return LearnerState(inner, updates), metrics
+
+
+def _meta_step(
+    state: LearnerState, experience: Experience, update: Update, meta: MetaLearning
+) -> tuple[LearnerState, Metrics]:
+    """K updates and one of the meta-parameters."""
+    assert state.meta is not None
+    inner_inputs, target_inputs = _inputs(experience, meta)
+    meta_gradient = bootstrapped_meta_gradient(update, meta.target, meta.matching)
+    gradients, output = meta_gradient(state.meta.params, state.inner, inner_inputs, target_inputs)
+    changes, opt_state = meta.optimizer.update(gradients, state.meta.opt_state, state.meta.params)
+    learned = MetaState(jax.tree.map(jnp.add, state.meta.params, changes), opt_state)
+    kept = output.target.bootstrapped if meta.keep_bootstrapped else output.state
+    updates = state.updates + experience.online.action.shape[0]
+    distance = jax.tree.map(jnp.subtract, output.target.state.params, output.state.params)
+    metrics = {
+        **jax.tree.map(lambda x: x[-1], output.aux),
+        "meta/loss": output.loss,
+        "meta/gradient_norm": gradient_norm(gradients),
+        "meta/target_distance": gradient_norm(distance),
+        **{f"meta/gradient/{name}": gradient_norm(g) for name, g in gradients.items()},
+    }
+    return LearnerState(kept, updates, learned), metrics
+
+
+def _inputs(experience: Experience, meta: MetaLearning) -> tuple[Trajectory, Trajectory]:
+    """Inputs of the K updates and of the L bootstrap steps.
+
+    The last bootstrap step and the matching function see the newest online batch; with L = 1 that
+    is the K-th, as in STACX.
+    """
+    online, k = experience.online, meta.inner_steps
+    first = jax.tree.map(lambda x: x[:k], online)
+    further = jax.tree.map(lambda x: x[k:], online)
+    last = jax.tree.map(lambda x: x[-1:], online)
+    if meta.keep_bootstrapped:
+        between = further
+    elif experience.bootstrap is None:
+        return first, last
+    else:
+        between = experience.bootstrap
+    return first, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), between, last)
+
+
+def _cosine(
+    state: LearnerState, experience: Experience, update: Update, meta: MetaLearning
+) -> jax.Array:
+    """Between the meta-gradient and the plain one, over all meta-parameters."""
+    assert state.meta is not None
+    inner_inputs, target_inputs = _inputs(experience, meta)
+    arguments = state.meta.params, state.inner, inner_inputs
+    meta_gradient = bootstrapped_meta_gradient(update, meta.target, meta.matching)
+    ours, _ = meta_gradient(*arguments, target_inputs)
+    plain_meta_gradient = bootstrapped_meta_gradient(update, meta.plain_target, meta.plain_matching)
+    newest = jax.tree.map(lambda x: x[-1:], target_inputs)
+    plain, _ = plain_meta_gradient(*arguments, newest)
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), ours, plain)
+    return sum(jax.tree.leaves(products)) / (gradient_norm(ours) * gradient_norm(plain))

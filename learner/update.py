@@ -7,15 +7,14 @@ import jax
 import optax
 
 from agents.hyperparameters import Hyperparameters
+from agents.meta_parameters import MetaParams
 from agents.networks import Network, NetworkOutput, Params
 from agents.trajectory import Trajectory
-from agents.vtrace import Targets
 from learner.optimizers import gradient_norm
 
-MetaParams = dict[str, jax.Array]  # unconstrained; empty where nothing is learned
 Metrics = dict[str, jax.Array]
-MakeTargets = Callable[[NetworkOutput, Trajectory, Hyperparameters], Targets]
-Loss = Callable[[NetworkOutput, Targets, Trajectory, Hyperparameters], tuple[jax.Array, Metrics]]
+MakeTargets = Callable[[NetworkOutput, Trajectory, Hyperparameters], Any]
+Loss = Callable[[NetworkOutput, Any, Trajectory, Hyperparameters], tuple[jax.Array, Metrics]]
 
 
 class InnerState(NamedTuple):
@@ -39,6 +38,7 @@ def make_update(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     hyperparameters: Callable[[MetaParams], Hyperparameters],
+    select: Callable[[NetworkOutput, Trajectory], Trajectory] | None = None,
 ) -> Update:
     """Builds `update(state, trajectory, meta_params) -> (state, metrics)`.
 
@@ -46,6 +46,14 @@ def make_update(
     with respect to the network's outputs with the targets as data, and the result is pulled back
     to the parameters. Nothing is stopped, so the whole update can be differentiated with respect
     to the meta-parameters and through any number of updates.
+
+    Args:
+        network: policy and value.
+        make_targets: what the loss regards as data.
+        loss: of outputs, targets, trajectory and hyper-parameters.
+        optimizer: from learner/optimizers.py, which can be differentiated through.
+        hyperparameters: from meta-parameters; `learning_rate_scale` is used here.
+        select: which steps of a trajectory count, given the network's outputs; all of them if None.
     """
 
     def update(
@@ -55,11 +63,14 @@ def make_update(
             lambda params: network.apply(params, trajectory.observation), state.params
         )
         hyper = hyperparameters(meta_params)
+        if select is not None:
+            trajectory = select(outputs, trajectory)
         targets = make_targets(outputs, trajectory, hyper)
         cotangent, metrics = jax.grad(loss, has_aux=True)(outputs, targets, trajectory, hyper)
         (gradients,) = pull_back(cotangent)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        scale = hyper["learning_rate_scale"]
+        params = jax.tree.map(lambda p, u: p + scale * u, state.params, updates)
         metrics = {**metrics, "loss/gradient_norm": gradient_norm(gradients)}
         return InnerState(params, opt_state), metrics
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from configs.schema import Config
 from scripts.check import RunFailed, check, environment_spec
 
 _STAGE_SECONDS = 6.0
+_ROUNDS = 15  # in which the algorithms' programs take turns
 _WARM_UP_SECONDS = 10.0  # of the whole system: actors fill up, caches settle
 _SAMPLE_SECONDS = 2.0
 _FOREVER = 2**62  # frames
@@ -50,6 +52,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         "learner_step": _learning(config, agent),
     }
     acting, learning = stages["environment_and_policy"], stages["learner_step"]
+    algorithms = _algorithms(source, overrides)
     # The learner's step donated the first state.
     agent = build.build_agent(config, probe)
     whole, memory = _whole(config, agent, seconds)
@@ -74,6 +77,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         "steps_per_second": {name: round(rate) for name, rate in stages.items()}
         | {"serial_bound": round(bound), "whole": round(whole["steps_per_second"])},
         "frames_per_second": round(whole["steps_per_second"] * config.env.frame_skip),
+        "algorithms": algorithms,
         "whole": whole,
         "memory": memory,
     }
@@ -131,25 +135,146 @@ def _acting(config: Config, agent: Any) -> float:
     return rate
 
 
+def _experience(config: Config, agent: Any) -> Any:
+    """What one learner step takes, of real unrolls, on the learner's devices."""
+    from actors.server import UnrollServer
+    from learner.loop import prepare
+    from scripts import build
+
+    composition, replay = build.composition(config), build.build_replay(config, 0)
+    new = config.learner.batch_size - config.replay.unrolls
+    server = UnrollServer(build.server_spec(config, num_envs=new), 0)
+    params = agent.initial_state.inner.params
+    unrolls = [server.unroll(params, 0) for _ in range(composition.online_batches)]
+    server.close()
+    return agent.learner.place_batch(prepare(unrolls, composition, replay))
+
+
 def _learning(config: Config, agent: Any) -> float:
     import jax
 
-    from actors.server import UnrollServer
-    from scripts import build
-
-    server = UnrollServer(build.server_spec(config, num_envs=config.learner.batch_size), 0)
-    unroll = server.unroll(agent.initial_state.inner.params, 0)
-    server.close()
-    batch = agent.learner.place_batch(unroll.trajectory)
+    experience = _experience(config, agent)
     state = agent.learner.place_state(agent.initial_state)
+    new = config.learner.batch_size - config.replay.unrolls
+    steps = experience.online.action.shape[0] * new * config.learner.unroll_length
 
     def work() -> int:
         nonlocal state
-        state, metrics = agent.learner.step(state, batch)
+        state, metrics = agent.learner.step(state, experience)
         jax.block_until_ready(metrics)
-        return config.learner.batch_size * config.learner.unroll_length
+        return steps
 
     return _rate(work)
+
+
+_VARIANTS = {
+    "impala": ["agent.algorithm=impala"],
+    "stacx": [
+        *("agent.algorithm=stacx", "meta.bootstrap_steps=1"),
+        *("meta.matching=l2", "meta.target_optimizer=sgd"),
+    ],
+    "bmg L=1": ["agent.algorithm=bmg", "meta.bootstrap_steps=1"],
+    "bmg L=2": ["agent.algorithm=bmg", "meta.bootstrap_steps=2"],
+    "bmg L=4": ["agent.algorithm=bmg", "meta.bootstrap_steps=4"],
+}
+
+
+def _algorithms(source: str, overrides: list[str]) -> dict[str, Any]:
+    """Time of one learner step of each algorithm, and of the parts that BMG is made of.
+
+    All programs take turns, so that a machine that slows down slows down all of them; times are
+    medians. The sum of the parts is what BMG would take if each ran as a program of its own.
+    """
+    import jax
+
+    from scripts import build
+
+    base = [*overrides, "meta.inner_steps=1", "meta.keep_bootstrapped=false"]
+    programs: dict[str, Callable[[], Any]] = {}
+    for name, changes in _VARIANTS.items():
+        config = load(source, [*base, *changes])
+        agent = build.build_agent(config, build.probe_environment(config))
+        programs[name] = _repeated_step(agent, _experience(config, agent))
+        if name == "bmg L=1":
+            programs |= _parts(agent, _experience(config, agent))
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for work in programs.values():  # compile
+        jax.block_until_ready(work())
+    for _ in range(_ROUNDS):
+        for name, work in programs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(work())
+            times[name].append(1e3 * (time.perf_counter() - start))
+    ms = {name: statistics.median(values) for name, values in times.items()}
+    result: dict[str, Any] = {}
+    for name in _VARIANTS:
+        steps = int(name[-1]) if "=" in name else 1
+        evaluations = {"updates": 1}
+        if name != "impala":
+            evaluations |= {"bootstrap steps": steps, "back through the updates": 1}
+        if name.startswith("bmg"):
+            evaluations |= {"matching function": 1}
+        result[name] = {
+            "milliseconds": round(ms[name], 1),
+            "of_impala": round(ms[name] / ms["impala"], 2),
+            "gradient_evaluations": evaluations,
+        }
+        if name.startswith("bmg"):
+            parts = (
+                steps * ms["update"]
+                + ms["last bootstrap step"]
+                + ms["matching function"]
+                + (ms["update and back"] - ms["update"])
+            )
+            result[name]["sum_of_parts_milliseconds"] = round(parts, 1)
+            result[name]["of_sum_of_parts"] = round(ms[name] / parts, 2)
+    parts_ms = {name: round(ms[name], 1) for name in programs if name not in _VARIANTS}
+    return {"rounds": _ROUNDS, **result, "parts_milliseconds": parts_ms}
+
+
+def _repeated_step(agent: Any, experience: Any) -> Callable[[], Any]:
+    state = agent.learner.place_state(agent.initial_state)
+
+    def work() -> Any:
+        nonlocal state
+        state, metrics = agent.learner.step(state, experience)
+        return metrics
+
+    return work
+
+
+def _parts(agent: Any, experience: Any) -> dict[str, Callable[[], Any]]:
+    """The parts of a BMG step with K = 1, each as a program of its own."""
+    import jax
+    import jax.numpy as jnp
+
+    update, meta = agent.algorithm.update, agent.algorithm.meta
+    inner, weights = agent.initial_state.inner, agent.initial_state.meta.params
+    inner = jax.tree.map(jnp.copy, inner)  # the steps donate theirs
+    weights = jax.tree.map(jnp.copy, weights)
+    online = experience.online
+    batch = jax.tree.map(lambda x: x[0], online)
+    last = jax.jit(lambda s, x, w: meta.target(s, s, x, w).state)
+    goal = last(inner, online, weights)
+
+    def along(w: Any, state: Any, batch: Any, direction: Any) -> Any:
+        """The learner's parameters after an update, in the direction of a gradient."""
+        moved, _ = update(state, batch, w)
+        products = jax.tree.map(lambda a, b: jnp.sum(a * b), moved.params, direction)
+        return sum(jax.tree.leaves(products)), moved
+
+    def distance(params: Any, state: Any, goal: Any, online: Any) -> Any:
+        return meta.matching(goal, state._replace(params=params), online)
+
+    step = jax.jit(update)
+    back = jax.jit(jax.grad(along, has_aux=True))
+    match = jax.jit(jax.value_and_grad(distance))
+    return {
+        "update": lambda: step(inner, batch, weights),
+        "last bootstrap step": lambda: last(inner, online, weights),
+        "matching function": lambda: match(inner.params, inner, goal, online),
+        "update and back": lambda: back(weights, inner, batch, goal.params),
+    }
 
 
 def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -185,6 +310,8 @@ def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], di
             source,
             Progress(),
             LoopSettings(_FOREVER, _SAMPLE_SECONDS, float("inf")),
+            composition=build.composition(config),
+            replay=build.build_replay(config, 0),
             stop=stop,
             on_metrics=on_metrics,
             on_checkpoint=lambda state, progress: None,

@@ -1,8 +1,7 @@
-"""From a `Config` to the objects that run it: the one factory."""
+"""From a `Config` to the objects that run it; algorithms are put together in algorithms.py."""
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +12,17 @@ from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentRefused
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec
-from agents import actor_critic
-from agents.hyperparameters import Hyperparameters
-from agents.networks import Network, make_network
-from agents.trajectory import Trajectory, learner_view
+from agents.networks import Heads, Network, make_network
+from agents.trajectory import learner_view
 from configs.load import ConfigError
 from configs.schema import Config
-from learner.loop import ExperienceSource
+from learner.loop import Composition, ExperienceSource
 from learner.optimizers import make_optimizer
+from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
-from learner.update import MetaParams, Update, init_inner_state, make_update
-from scripts.check import environment_spec
+from learner.update import init_inner_state
+from scripts.algorithms import Algorithm, build_algorithm, is_meta
+from scripts.check import environment_spec, frames_per_update
 
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
@@ -43,6 +42,7 @@ class Agent(NamedTuple):
 
     probe: Probe
     network: Network
+    algorithm: Algorithm
     learner: Learner
     initial_state: LearnerState
 
@@ -87,8 +87,27 @@ def server_spec(config: Config, *, num_envs: int | None = None) -> ServerSpec:
 
 def total_updates(config: Config) -> int:
     """Learner updates in the whole run."""
-    frames = config.learner.batch_size * config.learner.unroll_length * config.env.frame_skip
-    return -(-config.total_frames // frames)
+    return -(-config.total_frames // frames_per_update(config))
+
+
+def composition(config: Config) -> Composition:
+    """What the experience of one learner step is made of."""
+    meta, steps = config.meta, 1
+    further = 0
+    if is_meta(config):
+        steps = meta.inner_steps
+        if meta.keep_bootstrapped:
+            steps += meta.bootstrap_steps - 1
+        else:
+            further = meta.bootstrap_steps - 1
+    return Composition(steps, config.replay.unrolls, further)
+
+
+def build_replay(config: Config, starts: int) -> Replay | None:
+    """The replay, where anything is replayed; each start of a run draws other numbers."""
+    if not composition(config).needs_replay:
+        return None
+    return Replay(config.replay.max_bytes, (config.seed, starts))
 
 
 def build_network(config: Config, probe: Probe) -> Network:
@@ -98,6 +117,11 @@ def build_network(config: Config, probe: Probe) -> Network:
         probe.num_actions,
         probe.observation_shape,
         probe.observation_dtype,
+        Heads(
+            config.agent.auxiliary_heads,
+            config.agent.auxiliary_layers,
+            config.agent.outer_value_head,
+        ),
     )
 
 
@@ -109,8 +133,19 @@ def build_agent(config: Config, probe: Probe) -> Agent:
     """
     network = build_network(config, probe)
     optimizer = _optimizer(config)
-    update = ALGORITHMS[config.agent.algorithm](config, network, optimizer)
-    learner = make_learner(update, _view(config, probe), _devices(config))
+    algorithm = build_algorithm(
+        config,
+        network,
+        optimizer,
+        lambda batch: learner_view(batch, probe.single_frames, config.env.reward_clip),
+    )
+    learner = make_learner(
+        algorithm.update,
+        _devices(config),
+        meta=algorithm.meta,
+        schedule=algorithm.schedule,
+        describe=algorithm.describe,
+    )
     try:
         params = network.init(jax.random.key(config.seed))
     except ValueError as error:
@@ -118,7 +153,12 @@ def build_agent(config: Config, probe: Probe) -> Agent:
             f"agent.network={config.agent.network}: {error} (env.game={config.env.game}, "
             f"observations {list(probe.observation_shape)})"
         ) from error
-    return Agent(probe, network, learner, init_learner_state(init_inner_state(params, optimizer)))
+    state = init_learner_state(
+        init_inner_state(params, optimizer),
+        algorithm.meta_params,
+        algorithm.meta.optimizer if algorithm.meta is not None else None,
+    )
+    return Agent(probe, network, algorithm, learner, state)
 
 
 def unroll_bytes(config: Config, probe: Probe) -> int:
@@ -139,7 +179,9 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         probe: of its environment.
         starts: how often the run was started before; each start draws other random numbers.
     """
-    unrolls_per_batch = config.learner.batch_size // config.actors.envs_per_actor
+    new = config.learner.batch_size - config.replay.unrolls
+    each = new // config.actors.envs_per_actor
+    unrolls_per_batch = composition(config).online_batches * each
     first_serial = starts * _SERIALS_PER_START
     if config.actors.runtime == "in_process":
         from actors.in_process import InProcessSource
@@ -168,24 +210,6 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
     return RaySource(server_spec(config), settings, first_serial=first_serial)
 
 
-def _impala(config: Config, network: Network, optimizer: optax.GradientTransformation) -> Update:
-    hyper = Hyperparameters(
-        **{name: getattr(config.agent, name) for name in Hyperparameters._fields}
-    )
-
-    def fixed(meta_params: MetaParams) -> Hyperparameters:
-        del meta_params  # nothing is learned
-        return hyper
-
-    return make_update(network, actor_critic.make_targets, actor_critic.loss, optimizer, fixed)
-
-
-# A new algorithm is one function of this signature and one line here.
-ALGORITHMS: dict[str, Callable[[Config, Network, optax.GradientTransformation], Update]] = {
-    "impala": _impala,
-}
-
-
 def _optimizer(config: Config) -> optax.GradientTransformation:
     learner = config.learner
     rate: optax.ScalarOrSchedule = learner.learning_rate
@@ -198,10 +222,6 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
         epsilon=learner.epsilon,
         max_gradient_norm=learner.max_gradient_norm,
     )
-
-
-def _view(config: Config, probe: Probe) -> Callable[[Trajectory], Trajectory]:
-    return lambda batch: learner_view(batch, probe.single_frames, config.env.reward_clip)
 
 
 def _devices(config: Config) -> list[Any]:

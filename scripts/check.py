@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors.environments import atari_games
 from actors.environments.vector import EnvironmentSpec
+from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
 from configs.schema import Config, EnvironmentConfig
 
@@ -35,6 +36,12 @@ def environment_spec(env: EnvironmentConfig) -> EnvironmentSpec:
     return EnvironmentSpec(**{name: getattr(env, name) for name in EnvironmentSpec._fields})
 
 
+def frames_per_update(config: Config) -> int:
+    """New frames in a batch, if no step of it is an auto-reset."""
+    new = config.learner.batch_size - config.replay.unrolls
+    return new * config.learner.unroll_length * config.env.frame_skip
+
+
 def check(config: Config) -> None:
     """Refuses configurations that cannot run, without importing jax or ray.
 
@@ -42,18 +49,74 @@ def check(config: Config) -> None:
         ConfigError: one line that names the key, the value and what is allowed.
     """
     _check_game(config.env)
-    batch, envs = config.learner.batch_size, config.actors.envs_per_actor
-    if batch % envs:
-        fits = next(n for n in range(envs, 0, -1) if batch % n == 0)
-        raise ConfigError(
-            f"learner.batch_size={batch}: actors.envs_per_actor={envs} cannot fill it; it must be "
-            f"a multiple (try actors.envs_per_actor={fits} or learner.batch_size="
-            f"{max(1, round(batch / envs)) * envs})"
-        )
+    _check_batch(config)
+    _check_learned(config)
     if config.logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
     if config.actors.runtime == "ray":
         _check_ray_address(config.actors.ray_address)
+
+
+def _check_batch(config: Config) -> None:
+    new, envs = config.learner.batch_size - config.replay.unrolls, config.actors.envs_per_actor
+    if new <= 0:
+        raise ConfigError(
+            f"replay.unrolls={config.replay.unrolls}: must be less than learner.batch_size="
+            f"{config.learner.batch_size}, of which they are a part"
+        )
+    if new % envs:
+        fits = next(n for n in range(envs, 0, -1) if new % n == 0)
+        size = max(1, round(new / envs)) * envs + config.replay.unrolls
+        replayed = (
+            f" beside replay.unrolls={config.replay.unrolls}" if config.replay.unrolls else ""
+        )
+        raise ConfigError(
+            f"learner.batch_size={config.learner.batch_size}: actors.envs_per_actor={envs} cannot "
+            f"fill it{replayed}; it must be a multiple (try actors.envs_per_actor={fits} or "
+            f"learner.batch_size={size})"
+        )
+
+
+def _check_learned(config: Config) -> None:
+    """Refuses hyper-parameters that cannot be learned as asked."""
+    if config.hyperparameters_from is not None:
+        if not (Path(config.hyperparameters_from) / "metrics.jsonl").is_file():
+            raise ConfigError(
+                f"hyperparameters_from={config.hyperparameters_from}: holds no run (no "
+                "metrics.jsonl); give a run folder"
+            )
+        return
+    if config.agent.algorithm == "impala":
+        return
+    if not config.meta.learned:
+        raise ConfigError(
+            f"meta.learned=[]: agent.algorithm={config.agent.algorithm} has nothing to learn; name "
+            "hyper-parameters, or use agent.algorithm=impala"
+        )
+    for name in config.meta.learned:
+        if name not in HYPERPARAMETERS:
+            close = difflib.get_close_matches(name, HYPERPARAMETERS, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(
+                f"meta.learned={name}: no such hyper-parameter; {hint}there are "
+                f"{', '.join(HYPERPARAMETERS)}"
+            )
+        start, upper = hyperparameter_range(config, name)
+        if start > upper or not upper:
+            raise ConfigError(
+                f"agent.{name}={start:g}: it is learned between 0 and {upper:g}; raise "
+                f"meta.upper.{name}, or start lower"
+            )
+
+
+def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
+    """Where a learned hyper-parameter starts and what it stays below."""
+    entry = HYPERPARAMETERS[name]
+    start: float = getattr(config.agent, name, entry.default)
+    bound: float | None = getattr(config.meta.upper, name, None) or entry.upper
+    if bound is None:
+        bound = getattr(config.meta.outer, name, entry.outer)
+    return start, bound or 0.0
 
 
 def _check_game(env: EnvironmentConfig) -> None:

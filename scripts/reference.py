@@ -24,12 +24,21 @@ def reference() -> str:
     """The reference page of all keys, in Markdown."""
     top = {name: f for name, f in Config.model_fields.items() if not _is_group(f)}
     parts = [_HEADER, _table("Top level", "", top)]
-    for name, field in Config.model_fields.items():
+    parts.extend(_groups(Config, ""))
+    return "\n".join(parts)
+
+
+def _groups(model: type[BaseModel], prefix: str) -> list[str]:
+    """The tables of all groups within a model, each followed by those within it."""
+    tables = []
+    for name, field in model.model_fields.items():
         if _is_group(field):
             group: Any = field.annotation
             title = (group.__doc__ or name).strip()
-            parts.append(_table(title, f"{name}.", group.model_fields))
-    return "\n".join(parts)
+            fields = {n: f for n, f in group.model_fields.items() if not _is_group(f)}
+            tables.append(_table(title, f"{prefix}{name}.", fields))
+            tables.extend(_groups(group, f"{prefix}{name}."))
+    return tables
 
 
 def _is_group(field: FieldInfo) -> bool:
@@ -47,6 +56,7 @@ def _table(title: str, prefix: str, fields: dict[str, FieldInfo]) -> str:
         meaning = " ".join((field.description or "").split())
         default = "null" if field.default is None else str(field.default)
         default = default.lower() if isinstance(field.default, bool) else default
+        meaning = meaning.replace("|", "\\|")
         lines.append(f"| `{prefix}{name}` | `{default}` | {_allowed(field)} | {meaning} |")
     return "\n".join([*lines, ""])
 

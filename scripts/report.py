@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
 
 
@@ -39,7 +40,7 @@ def read_run(path: Path) -> Run:
 
 
 def report(run_dirs: list[str], out: str | None) -> int:
-    """Writes curve.png, table.md and table.csv.
+    """Writes curve.png, table.md and table.csv, and hyperparameters.png where some were learned.
 
     Raises:
         ConfigError: a folder holds no run, or the output cannot be written.
@@ -51,41 +52,97 @@ def report(run_dirs: list[str], out: str | None) -> int:
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}") from None
     draw_curves(runs, folder / "curve.png")
+    written = ["curve.png"]
+    if draw_hyperparameters(runs, folder / "hyperparameters.png"):
+        written.append("hyperparameters.png")
     rows = [_row(run) for run in runs]
     write_tables(rows, folder)
-    print(f"{folder / 'curve.png'}, {folder / 'table.md'}, {folder / 'table.csv'}")
+    print(", ".join(str(folder / name) for name in [*written, "table.md", "table.csv"]))
     return 0
 
 
 def draw_curves(runs: list[Run], file: Path) -> None:
-    """Mean return of the recent episodes against frames, a line a run, with reference scores."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import EngFormatter
-
+    """Mean return of the recent episodes against frames, with reference scores."""
+    plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    for run in runs:
-        points = [(m["frames"], m["episode_return"]) for m in run.metrics if _scored(m)]
-        label = f"{run.summary.get('name', run.path.name)}, seed {run.summary.get('seed', '?')}"
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label)
+    _draw(axes, runs, "episode_return")
     games = {run.summary.get("protocol", {}).get("game") for run in runs}
     if len(games) == 1 and (random := runs[0].evaluations.get("random")):
         axes.axhline(random["mean_return"], color="grey", linestyle="--", label="random play")
-    axes.xaxis.set_major_formatter(EngFormatter())
-    axes.set_xlabel("environment frames")
     axes.set_ylabel("episode return (mean of the last 100)")
     axes.set_title(", ".join(sorted(str(game) for game in games)))
     axes.legend()
-    axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
     plt.close(figure)
 
 
-def _scored(metrics: dict[str, Any]) -> bool:
-    return metrics.get("episode_return") is not None
+def draw_hyperparameters(runs: list[Run], file: Path) -> bool:
+    """Each learned hyper-parameter against frames; the acting head solid, auxiliary ones dashed.
+
+    Returns:
+        Whether there was anything to draw: some run has learned or replayed hyper-parameters.
+    """
+    names = [
+        name for name in HYPERPARAMETERS if any(f"meta/{name}" in run.metrics[-1] for run in runs)
+    ]
+    if not names:
+        return False
+    plt = _pyplot()
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(3.2 * columns, 2.6 * rows), constrained_layout=True, squeeze=False
+    )
+    for panel, name in zip(panels.flat, names, strict=False):
+        _draw(panel, runs, f"meta/{name}")
+        for head in range(1, 17):
+            _draw(panel, runs, f"meta/auxiliary_{head}/{name}", linestyle="--")
+        panel.set_title(name)
+    for panel in panels.flat[len(names) :]:
+        panel.set_visible(False)
+    panels.flat[0].legend(fontsize="x-small")
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+    return True
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _draw(axes: Any, runs: list[Run], key: str, linestyle: str = "-") -> None:
+    """A metric against frames: runs of one name share a colour and, over all of them, a mean."""
+    import numpy as np
+    from matplotlib.ticker import EngFormatter
+
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(str(run.summary.get("name", run.path.name)), []).append(run)
+    for index, (name, members) in enumerate(groups.items()):
+        curves = []
+        for run in members:
+            points = [(m["frames"], m[key]) for m in run.metrics if m.get(key) is not None]
+            if points:
+                curves.append((run, *np.asarray(points, float).T))
+        style = {"color": f"C{index}", "linestyle": linestyle}
+        thin = {"alpha": 0.3, "linewidth": 0.8} if len(curves) > 1 else {}
+        for run, frames, values in curves:
+            seed = run.summary.get("seed", "?")
+            label = None if thin else f"{name}, seed {seed}"
+            axes.plot(frames, values, label=label if linestyle == "-" else None, **style, **thin)
+        if thin:  # the mean goes as far as all of them do
+            start, end = max(c[1][0] for c in curves), min(c[1][-1] for c in curves)
+            grid = np.linspace(start, end, 200)
+            mean = np.mean([np.interp(grid, frames, values) for _, frames, values in curves], 0)
+            axes.plot(grid, mean, label=f"{name}, mean of {len(curves)} seeds", **style)
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.set_xlabel("environment frames")
+    axes.grid(alpha=0.3)
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -65,19 +65,19 @@ def _new_folder(name: str) -> Path:
     return path
 
 
-def _flat(config: Config) -> dict[str, Any]:
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for group, value in config.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            flat.update({f"{group}.{key}": item for key, item in value.items()})
-        else:
-            flat[group] = value
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
 def _check_same_run(config: Config, path: Path) -> None:
     """Refuses to go on with a run whose learning would change."""
-    old, new = _flat(config_load.load(str(path / "config.yaml"))), _flat(config)
+    earlier = config_load.load(str(path / "config.yaml"))
+    old, new = _flat(earlier.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     for key, value in new.items():
         fixed = key not in _MAY_CHANGE and key.split(".")[0] not in _MAY_CHANGE
         if fixed and old[key] != value:
@@ -164,6 +164,8 @@ def _learn(
                     config.logging.every_seconds,
                     config.checkpoint.every_seconds,
                 ),
+                composition=build.composition(config),
+                replay=build.build_replay(config, progress.starts),
                 stop=stop,
                 on_metrics=record.metrics,
                 on_checkpoint=on_checkpoint,

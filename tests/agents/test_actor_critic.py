@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from agents import actor_critic
-from agents.hyperparameters import Hyperparameters
+from agents.hyperparameters import HYPERPARAMETERS
 from agents.networks import NetworkOutput
 from agents.policies import POLICIES
 from agents.trajectory import Trajectory
 from agents.vtrace import vtrace
 
-HYPER = Hyperparameters(0.97, 0.9, 0.8, 0.6, 1.3, 0.4, 0.02)
+HYPER = dict(zip(HYPERPARAMETERS, (0.97, 0.9, 0.8, 0.6, 1.3, 0.4, 0.02), strict=False))
 
 
 def _case(seed=0, steps=5, batch=3, actions=4):
@@ -86,10 +86,10 @@ def test_targets_can_be_differentiated_with_respect_to_hyperparameters(x64, name
     outputs, trajectory = _case(2)
 
     def total(x):
-        targets = actor_critic.make_targets(outputs, trajectory, HYPER._replace(**{name: x}))
+        targets = actor_critic.make_targets(outputs, trajectory, {**HYPER, name: x})
         return jnp.sum(targets.value**2) + jnp.sum(targets.advantage**2)
 
-    x = getattr(HYPER, name)
+    x = HYPER[name]
     numeric = (total(x + 1e-6) - total(x - 1e-6)) / 2e-6
     assert abs(float(numeric)) > 1e-6
     np.testing.assert_allclose(jax.grad(total)(x), numeric, rtol=1e-6)

@@ -92,3 +92,25 @@ def test_every_key_has_a_default_and_is_documented():
     for name, group in Config.model_fields.items():
         for key, field in getattr(group.annotation, "model_fields", {name: group}).items():
             assert field.description, key
+
+
+def test_a_base_is_read_first_and_groups_are_merged(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: atari/bmg\nmeta:\n  bootstrap_steps: 2\n  outer: {discount: 0.9}\n")
+    config, base = load(str(file), ["meta.outer.entropy_cost=0.02"]), load("atari/bmg")
+    assert config.meta.bootstrap_steps == 2
+    assert config.meta.outer.discount == 0.9
+    assert config.meta.outer.entropy_cost == 0.02
+    assert config.meta.outer.value_cost == base.meta.outer.value_cost
+    assert config.replay == base.replay
+    for content in ("base: nowhere", "base: [1]", f"base: {file}"):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=r"nowhere|base="):
+            load(str(file))
+
+
+def test_stacx_is_settled_to_what_it_means():
+    meta = load("catch/stacx").meta
+    assert (meta.bootstrap_steps, meta.matching, meta.target_optimizer) == (1, "l2", "sgd")
+    with pytest.raises(ConfigError, match=r"agent.algorithm=stacx means meta.bootstrap_steps=1"):
+        load("atari/bmg", ["agent.algorithm=stacx"])

@@ -6,14 +6,14 @@ import pytest
 
 from learner.checkpoint import CheckpointError, Checkpoints
 from learner.loop import Progress
-from tests.learner.small import random_batch, small_learner, small_state
+from tests.learner.small import experience, random_batch, small_learner, small_state
 
 
 def _trained(updates):
     learner, state = small_learner()
     state = learner.place_state(state)
     for i in range(updates):
-        state, _ = learner.step(state, learner.place_batch(random_batch(i)))
+        state, _ = learner.step(state, learner.place_batch(experience(random_batch(i))))
     return state
 
 
@@ -35,7 +35,7 @@ def test_restored_state_is_bit_equal(tmp_path):
 def test_restores_onto_another_number_of_devices(tmp_path):
     learner, state = small_learner(jax.devices())
     state = learner.place_state(state)
-    state, _ = learner.step(state, learner.place_batch(random_batch()))
+    state, _ = learner.step(state, learner.place_batch(experience(random_batch())))
     Checkpoints(tmp_path, 1).save(state, Progress(updates=1))
     restored, _ = Checkpoints(tmp_path, 1).restore(small_state())
     one, _ = small_learner()

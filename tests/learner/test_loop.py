@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from agents.trajectory import Episode, SourceFailed, Unroll
-from learner.loop import LearningDiverged, LoopSettings, Progress, run
-from tests.learner.small import random_batch, small_learner
+from learner.loop import Composition, LearningDiverged, LoopSettings, Progress, prepare, run
+from learner.replay import Replay
+from tests.learner.small import MetaProblem, random_batch, small_learner
 
 
 class ScriptedSource:
@@ -117,3 +118,59 @@ def test_a_finished_run_learns_nothing_more():
     _train(source, progress=progress)
     assert progress.updates == 7
     assert source.batches == 0
+
+
+def _unrolls(count, batch=2):
+    trajectories = [random_batch(i, batch=batch) for i in range(count)]
+    return [Unroll(t, 0, "actor 0 (pong)", 0, 0, (), {}) for t in trajectories]
+
+
+def test_experience_of_new_and_replayed_unrolls():
+    replay = Replay(10**6, (0,))
+    composition = Composition(online_batches=2, replayed=3, bootstrap_batches=2)
+    first = prepare(_unrolls(2), composition, replay)
+    assert first.online.action.shape == (2, 5, 5)  # [batches, T, new + replayed]
+    assert first.bootstrap.action.shape == (2, 5, 5)
+    assert len(replay) == 4
+    unrolls = [
+        u._replace(trajectory=random_batch(50 + i, batch=2)) for i, u in enumerate(_unrolls(2))
+    ]
+    second = prepare(unrolls, composition, replay)
+    assert len(replay) == 8
+    for i in range(2):
+        new = unrolls[i].trajectory
+        np.testing.assert_array_equal(second.online.reward[i, :, :2], new.reward)
+    old = {x.trajectory.reward[:, i].tobytes() for x in _unrolls(2) for i in range(2)}
+    replayed = np.concatenate([second.online.reward[:, :, 2:], second.bootstrap.reward], axis=2)
+    for batch in replayed:
+        for column in batch.T:
+            assert np.ascontiguousarray(column).tobytes() in old
+
+
+def test_without_replay_nothing_is_added():
+    made = prepare(_unrolls(2), Composition(), None)
+    assert made.online.action.shape == (1, 5, 4)
+    assert made.bootstrap is None
+
+
+def test_the_loop_runs_a_meta_learner_on_several_batches_a_step():
+    learner, state = MetaProblem().learner(inner_steps=2)
+    source, progress, lines = ScriptedSource(), Progress(), []
+    run(
+        learner,
+        state,
+        source,
+        progress,
+        LoopSettings(1000, 0.0, 1e9),
+        composition=Composition(online_batches=2, bootstrap_batches=1),
+        replay=Replay(10**6, (0,)),
+        stop=lambda: False,
+        on_metrics=lines.append,
+        on_checkpoint=lambda state, progress: None,
+    )
+    assert progress.updates == 2 * source.batches
+    assert source.versions[:3] == [0, 2, 4]
+    assert [line["learner_updates"] for line in lines[:2]] == [2, 4]
+    assert lines[0]["policy_lag_histogram"] == {"0": 1, "1": 1}
+    assert -1.0 <= lines[0]["meta/cosine"] <= 1.0
+    assert lines[-1]["meta/discount"] != pytest.approx(0.9, abs=1e-6)

@@ -1,0 +1,90 @@
+"""Meta-parameters: unconstrained numbers, and the learned hyper-parameters they stand for.
+
+Zahavy et al. 2020 (arXiv 2002.12928): value = upper * sigmoid(meta-parameter), so that a learned
+hyper-parameter stays between 0 and its upper bound.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters
+
+MetaParams = dict[
+    str, jax.Array
+]  # by hyper-parameter; [heads] or scalar; empty: nothing is learned
+
+# sigmoid(4.6) = 0.99, the published initial value: a hyper-parameter that starts at its bound would
+# have no gradient, so it starts one per cent inside.
+_LARGEST_INITIAL_LOGIT = 4.6
+
+
+class Learned(NamedTuple):
+    """A hyper-parameter that is learned: where it starts and what it stays below."""
+
+    start: float
+    upper: float
+
+
+def init_meta_params(learned: Mapping[str, Learned], heads: int) -> MetaParams:
+    """Meta-parameters at which the hyper-parameters have their starting values.
+
+    Args:
+        learned: by name of the hyper-parameter.
+        heads: policy and value heads; each has its own hyper-parameters where there are several.
+    """
+    # With a type of their own: a weak one would change in the first steps, and each would compile.
+    return {
+        name: jnp.full(_shape(name, heads), _initial_logit(start / upper), jnp.result_type(float))
+        for name, (start, upper) in learned.items()
+    }
+
+
+def make_hyperparameters(
+    fixed: Mapping[str, float], learned: Mapping[str, Learned], heads: int
+) -> Callable[[MetaParams], Hyperparameters]:
+    """The function from meta-parameters to all hyper-parameters, learned and fixed ones.
+
+    Args:
+        fixed: value of each hyper-parameter that is not learned.
+        learned: as for `init_meta_params`.
+        heads: as for `init_meta_params`.
+    """
+    constants = {name: jnp.full(_shape(name, heads), value) for name, value in fixed.items()}
+
+    def hyperparameters(meta_params: MetaParams) -> Hyperparameters:
+        values = {
+            name: learned[name].upper * jax.nn.sigmoid(logit) for name, logit in meta_params.items()
+        }
+        return {**constants, **values}
+
+    return hyperparameters
+
+
+def named_values(values: Hyperparameters) -> dict[str, jax.Array]:
+    """One scalar for each value: the acting head's by its name, the others' behind their head's."""
+    scalars = {}
+    for name, value in values.items():
+        value = jnp.asarray(value)
+        if value.ndim == 0:
+            scalars[name] = value
+            continue
+        scalars[name] = value[0]
+        scalars |= {f"auxiliary_{i}/{name}": value[i] for i in range(1, value.shape[0])}
+    return scalars
+
+
+def _shape(name: str, heads: int) -> tuple[int, ...]:
+    per_head = name not in HYPERPARAMETERS or HYPERPARAMETERS[name].per_head
+    return (heads,) if heads > 1 and per_head else ()
+
+
+def _initial_logit(share: float) -> float:
+    """Of a starting value given as a share of its upper bound."""
+    limit = _LARGEST_INITIAL_LOGIT
+    if share <= 0.0 or share >= 1.0:
+        return math.copysign(limit, share - 0.5)
+    return max(-limit, min(limit, math.log(share / (1.0 - share))))

@@ -1,0 +1,106 @@
+"""The bootstrapped meta-gradient of Flennerhag et al. (arXiv 2109.04504).
+
+Generic: knows no reinforcement learning, no network and no hyper-parameters. Everything that it is
+given is a function over pytrees: an actor-critic, Q(lambda) and few-shot learning differ only in
+their `update`, `target` and `matching`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# update(state, inputs of one step, meta_params) -> (state, aux): phi, with its optimiser.
+Update = Callable[[Any, Any, Any], tuple[Any, Any]]
+# target(initial state, state after K steps, inputs of L steps, meta_params): see `Target`.
+MakeTarget = Callable[[Any, Any, Any, Any], "Target"]
+# matching(target state, learner's state, inputs of L steps) -> scalar: mu.
+Matching = Callable[[Any, Any, Any], jax.Array]
+
+
+class Target(NamedTuple):
+    """Where the learner should have got to."""
+
+    state: Any  # x~: after L steps, the last of which followed the plain objective
+    bootstrapped: Any  # after the L - 1 steps before that one
+
+
+class MetaOutput(NamedTuple):
+    """What else a meta-gradient has computed."""
+
+    state: Any  # after K steps; the learner goes on from here,
+    target: Target  # or from `target.bootstrapped`, which wastes no experience
+    loss: jax.Array  # matching loss
+    aux: Any  # of the K updates, leading axis K
+
+
+MetaGradient = Callable[[Any, Any, Any, Any], tuple[Any, MetaOutput]]
+
+
+def bootstrapped_meta_gradient(
+    update: Update, target: MakeTarget, matching: Matching
+) -> MetaGradient:
+    """Builds `meta_gradient(meta_params, state, inner_inputs, target_inputs)`.
+
+    It is the gradient of matching(target, state after K updates) with respect to the
+    meta-parameters, back through the K updates; the target is data. K and L are the leading axes
+    of `inner_inputs` and `target_inputs`. It may be jitted, vmapped, scanned and sharded.
+
+    Each update but the first keeps only its input state for the way back and is computed again
+    there, so memory grows with K by states, not by activations. Nothing flows into the state
+    before the first update, so with K = 1 the way back is one forward-mode pass of the network.
+    """
+
+    def inner(meta_params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
+        state, aux = update(state, _row(inputs, 0), meta_params)
+        aux = jax.tree.map(lambda x: jnp.expand_dims(x, 0), aux)
+        if _length(inputs) == 1:
+            return state, aux
+        step = jax.checkpoint(lambda s, x: update(s, x, meta_params))
+        state, others = jax.lax.scan(step, state, jax.tree.map(lambda x: x[1:], inputs))
+        return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), aux, others)
+
+    def meta_gradient(
+        meta_params: Any, state: Any, inner_inputs: Any, target_inputs: Any
+    ) -> tuple[Any, MetaOutput]:
+        def matching_loss(meta_params: Any) -> tuple[jax.Array, MetaOutput]:
+            final, aux = inner(meta_params, state, inner_inputs)
+            # The learner's only stop_gradient but one: the target is data, whatever made it.
+            goal = target(*jax.lax.stop_gradient((state, final, target_inputs, meta_params)))
+            loss = matching(goal.state, final, target_inputs)
+            return loss, MetaOutput(final, goal, loss, aux)
+
+        return jax.grad(matching_loss, has_aux=True)(meta_params)
+
+    return meta_gradient
+
+
+def bootstrap_target(update: Update, last_update: Callable[[Any, Any, Any], Any]) -> MakeTarget:
+    """L - 1 further steps of the learned rule, then one on the plain objective (section 3.1).
+
+    Args:
+        update: as the learner's own.
+        last_update: (initial state, state, inputs of one step) to the target's state; the
+            state before the K updates is there for objectives that refer to it.
+    """
+
+    def target(initial: Any, final: Any, inputs: Any, meta_params: Any) -> Target:
+        state, length = final, _length(inputs)
+        if length > 1:
+            state, _ = jax.lax.scan(
+                lambda s, x: (update(s, x, meta_params)[0], None),
+                state,
+                jax.tree.map(lambda x: x[:-1], inputs),
+            )
+        return Target(last_update(initial, state, _row(inputs, length - 1)), state)
+
+    return target
+
+
+def _length(inputs: Any) -> int:
+    return jax.tree.leaves(inputs)[0].shape[0]
+
+
+def _row(inputs: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], inputs)
