@@ -1,6 +1,7 @@
 """A learned hyper-parameter and a matching function from outside: docs/extending.md holds."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ from tests.system.command import ROOT
 
 
 def test_both_work_from_the_command_line(tmp_path):
+    script = shutil.copy(ROOT / "tests" / "extension.py", tmp_path / "my_bmg.py")
     command = [
-        *(sys.executable, ROOT / "tests" / "extension.py", "train", "catch/bmg"),
+        *(sys.executable, script, "train", "catch/bmg"),
         *("total_frames=20000", "actors.runtime=in_process", "--run-dir", tmp_path / "run"),
         *("meta.matching=hellinger", "meta.learned=[advantage_scale,discount]"),
         *("agent.advantage_scale=0.5", "meta.upper.advantage_scale=1.5"),
