@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from agents import actor_critic, outer_loss
-from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters
+from agents.hyperparameters import Hyperparameters
 from agents.networks import NetworkOutput
 from agents.trajectory import Trajectory
 from agents.vtrace import Targets
@@ -34,12 +34,8 @@ def _stacked(outputs: NetworkOutput) -> NetworkOutput:
 
 
 def _of_heads(hyper: Hyperparameters, heads: int) -> Hyperparameters:
-    """The hyper-parameters that each head has, [heads]."""
-    return {
-        name: jnp.broadcast_to(jnp.asarray(value), (heads,))
-        for name, value in hyper.items()
-        if name not in HYPERPARAMETERS or HYPERPARAMETERS[name].per_head
-    }
+    """Every hyper-parameter of each head, [heads]."""
+    return {name: jnp.broadcast_to(jnp.asarray(value), (heads,)) for name, value in hyper.items()}
 
 
 def every_head(outer: Hyperparameters):

@@ -19,7 +19,7 @@ MetaParams = dict[
 
 # sigmoid(4.6) = 0.99, the published initial value: a hyper-parameter that starts at its bound would
 # have no gradient, so it starts one per cent inside.
-_LARGEST_INITIAL_LOGIT = 4.6
+_INITIAL_LOGIT_AT_BOUND = 4.6
 
 
 class Learned(NamedTuple):
@@ -31,6 +31,8 @@ class Learned(NamedTuple):
 
 def init_meta_params(learned: Mapping[str, Learned], heads: int) -> MetaParams:
     """Meta-parameters at which the hyper-parameters have their starting values.
+
+    One that starts at a bound, 0 or its upper one, starts one per cent inside.
 
     Args:
         learned: by name of the hyper-parameter.
@@ -84,7 +86,6 @@ def _shape(name: str, heads: int) -> tuple[int, ...]:
 
 def _initial_logit(share: float) -> float:
     """Of a starting value given as a share of its upper bound."""
-    limit = _LARGEST_INITIAL_LOGIT
     if share <= 0.0 or share >= 1.0:
-        return math.copysign(limit, share - 0.5)
-    return max(-limit, min(limit, math.log(share / (1.0 - share))))
+        return math.copysign(_INITIAL_LOGIT_AT_BOUND, share - 0.5)
+    return math.log(share / (1.0 - share))

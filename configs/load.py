@@ -53,7 +53,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
-    config = _settle_stacx(config)
+    config = _settle_stacx(config, {override.partition("=")[0] for override in overrides})
     return config if "name" in content else config.model_copy(update={"name": _name(source)})
 
 
@@ -61,13 +61,17 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
 _STACX = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
 
 
-def _settle_stacx(config: Config) -> Config:
-    """Gives `agent.algorithm=stacx` the values that define it."""
+def _settle_stacx(config: Config, overridden: set[str]) -> Config:
+    """Gives `agent.algorithm=stacx` the values that define it, whatever a file says for BMG.
+
+    Raises:
+        ConfigError: an override asks for something else.
+    """
     if config.agent.algorithm != "stacx":
         return config
     for key, value in _STACX.items():
         given = getattr(config.meta, key)
-        if key in config.meta.model_fields_set and given != value:
+        if f"meta.{key}" in overridden and given != value:
             raise ConfigError(
                 f"meta.{key}={given}: agent.algorithm=stacx means meta.{key}={value}; leave the "
                 "key out, or use agent.algorithm=bmg"

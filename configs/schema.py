@@ -97,7 +97,8 @@ class AgentConfig(_FixedValues):
     auxiliary_layers: int = Field(default=0, ge=0, le=8)
     """Dense layers of 256 in each auxiliary head."""
     outer_value_head: bool = False
-    """A value learned under the outer hyper-parameters, for the outer loss (Bonnet et al. 2022)."""
+    """A value learned under the outer hyper-parameters, for the outer loss (Bonnet et al. 2022).
+    Matching functions compare the other value, which the target's last step then does not train."""
 
 
 class LearnerConfig(_Group):
@@ -108,7 +109,7 @@ class LearnerConfig(_Group):
     unroll_length: int = Field(default=20, ge=1)
     """Steps in an unroll."""
     optimizer: Literal["sgd", "rmsprop", "adam"] = "rmsprop"
-    """Of the inner update; every epsilon stands inside its root."""
+    """Of the inner update; RMSProp's epsilon stands inside its root."""
     learning_rate: float = Field(default=6e-4, gt=0.0)
     """For losses that are summed over batch and time."""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
@@ -164,14 +165,16 @@ class MetaConfig(_Group):
     """Of the target's last step: the learner's own with its second moments (RMSProp as published),
     or a plain gradient step."""
     target_learning_rate: float | None = Field(default=None, gt=0.0)
-    """Of `target_optimizer=sgd`. null: learner.learning_rate; for stacx 1, which makes the
+    """Of `target_optimizer=sgd`, constant and without clipping. null: rate, schedule and clipping
+    of the learner, so that only its second moments are left out; for stacx 1, which makes the
     meta-gradient that of the outer loss."""
     keep_bootstrapped: bool = False
     """Go on from the (K+L-1)-th update instead of the K-th: all its batches are then new ones."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
     """Of Adam on the meta-parameters."""
     epsilon: float = Field(default=1e-4, gt=0.0)
-    """Of that Adam."""
+    """Of that Adam; far larger than many divergences' gradients, which then move little. Below 1e-8
+    it makes no difference."""
     max_gradient_norm: float = Field(default=0.0, ge=0.0)
     """Norm at which meta-gradients are clipped; 0 does not clip."""
     outer: OuterConfig = OuterConfig()
@@ -197,7 +200,8 @@ class ActorsConfig(_Group):
     runtime: Literal["ray", "in_process"] = "ray"
     """in_process: the same loop without Ray, bit-for-bit repeatable."""
     mode: Literal["fast", "strict"] = "fast"
-    """strict: fixed order and a policy lag of exactly one; curves do not depend on speed."""
+    """strict: fixed order and a policy lag of exactly one learner step; curves do not depend on
+    speed."""
     count: int = Field(default=2, ge=1, le=100_000)
     """Actor processes."""
     envs_per_actor: int = Field(default=16, ge=1, le=10_000)
@@ -214,7 +218,8 @@ class ActorsConfig(_Group):
     max_bytes_in_flight: int = Field(default=2**30, ge=1)
     """Bound on the bytes of all outstanding unrolls in fast mode."""
     max_policy_lag: int = Field(default=20, ge=0)
-    """Unrolls played with parameters more than this many learner updates old are dropped."""
+    """Unrolls played with parameters more than this many learner steps old are dropped; a step
+    makes meta.inner_steps updates."""
     unroll_timeout_seconds: float = Field(default=120.0, gt=0.0)
     """An actor that returns no unroll for so long is replaced."""
     max_failures: int = Field(default=3, ge=1)

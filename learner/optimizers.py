@@ -1,12 +1,12 @@
 """Inner optimisers, in the forms that can be differentiated through.
 
 Meta-gradients differentiate through the optimiser, where a square root at zero gives NaN: one
-unused bias is enough. So every epsilon here stands inside a root (optax's `rmsprop` default and
-the published TensorFlow form; `adam` needs `eps_root`), and the norm is clipped by our own
-transformation, because `optax.clip_by_global_norm` is NaN at an all-zero gradient.
+unused bias is enough. So an epsilon stands inside every root here (optax's `rmsprop` default and
+the published TensorFlow form; `adam` has a second one, `eps_root`), and the norm is clipped by our
+own transformation, because `optax.clip_by_global_norm` is NaN at an all-zero gradient.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def make_optimizer(
         name: "sgd"; "rmsprop", without momentum; "adam", with betas 0.9 and 0.999.
         learning_rate: a number, or a schedule of the number of updates.
         decay: of RMSProp's second moment.
-        epsilon: added inside the root.
+        epsilon: RMSProp's, inside the root; Adam's, outside, beside a fixed one inside.
         max_gradient_norm: global norm to clip at before anything else; 0 does not clip.
 
     Raises:
@@ -67,3 +67,12 @@ def make_optimizer(
     }
     clip = [clip_by_norm(max_gradient_norm)] if max_gradient_norm else []
     return optax.chain(*clip, rules[name](), optax.scale_by_learning_rate(learning_rate))
+
+
+def without_second_moments(opt_state: Any) -> Any:
+    """An optimiser's state for the "sgd" of the same learning rate and clipping.
+
+    A schedule goes on from the learner's number of updates.
+    """
+    *clip, _, rate = opt_state
+    return (*clip, optax.EmptyState(), rate)

@@ -13,7 +13,6 @@ from agents.meta_parameters import MetaParams
 from agents.networks import Params
 from agents.trajectory import Trajectory
 from learner.meta_gradient import MakeTarget, Matching, bootstrapped_meta_gradient
-from learner.optimizers import gradient_norm
 from learner.update import InnerState, Metrics, Update
 
 
@@ -158,9 +157,9 @@ def _meta_step(
     metrics = {
         **jax.tree.map(lambda x: x[-1], output.aux),
         "meta/loss": output.loss,
-        "meta/gradient_norm": gradient_norm(gradients),
-        "meta/target_distance": gradient_norm(distance),
-        **{f"meta/gradient/{name}": gradient_norm(g) for name, g in gradients.items()},
+        "meta/gradient_norm": optax.tree.norm(gradients),
+        "meta/target_distance": optax.tree.norm(distance),
+        **{f"meta/gradient/{name}": optax.tree.norm(g) for name, g in gradients.items()},
     }
     return LearnerState(kept, updates, learned), metrics
 
@@ -197,4 +196,5 @@ def _cosine(
     newest = jax.tree.map(lambda x: x[-1:], target_inputs)
     plain, _ = plain_meta_gradient(*arguments, newest)
     products = jax.tree.map(lambda a, b: jnp.sum(a * b), ours, plain)
-    return sum(jax.tree.leaves(products)) / (gradient_norm(ours) * gradient_norm(plain))
+    norms = optax.tree.norm(ours) * optax.tree.norm(plain)
+    return jnp.where(norms > 0.0, sum(jax.tree.leaves(products)) / norms, 0.0)

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,10 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.matching import MATCHING, Matching, Point, Weights, l2
 from learner.meta_gradient import MakeTarget, bootstrap_target
-from learner.optimizers import make_optimizer
+from learner.optimizers import OptimizerName, make_optimizer, without_second_moments
 from learner.step import MetaLearning
-from learner.update import InnerState, Metrics, Update, init_inner_state, make_update
-from scripts.check import frames_per_update, hyperparameter_range
+from learner.update import InnerState, Metrics, Update, make_update
+from scripts.check import frames_per_update, hyperparameter_range, total_updates
 
 View = Callable[[Trajectory], Trajectory]
 
@@ -49,6 +49,23 @@ def is_meta(config: Config) -> bool:
     return config.agent.algorithm != "impala" and config.hyperparameters_from is None
 
 
+def inner_optimizer(
+    config: Config, name: OptimizerName | None = None
+) -> optax.GradientTransformation:
+    """The learner's optimiser, or another one with its learning rate and clipping."""
+    learner = config.learner
+    rate: optax.ScalarOrSchedule = learner.learning_rate
+    if learner.learning_rate_schedule == "linear":
+        rate = optax.linear_schedule(learner.learning_rate, 0.0, total_updates(config))
+    return make_optimizer(
+        name or learner.optimizer,
+        rate,
+        decay=learner.decay,
+        epsilon=learner.epsilon,
+        max_gradient_norm=learner.max_gradient_norm,
+    )
+
+
 def build_algorithm(
     config: Config, network: Network, optimizer: optax.GradientTransformation, view: View
 ) -> Algorithm:
@@ -63,7 +80,7 @@ def build_algorithm(
     Raises:
         ConfigError: it cannot be built as asked.
     """
-    heads = 1 + config.agent.auxiliary_heads
+    heads, matching = 1 + config.agent.auxiliary_heads, _matching(config)
 
     def inner(hyperparameters: Callable[[MetaParams], Hyperparameters]) -> Update:
         losses = _losses(config)
@@ -83,9 +100,8 @@ def build_algorithm(
     if not learned:
         return Algorithm(update)
 
-    def target(target_optimizer: optax.GradientTransformation | None) -> MakeTarget:
-        last = _last_update(config, network, view, optimizer, target_optimizer)
-        return bootstrap_target(update, last)
+    def target(step: _LastStep) -> MakeTarget:
+        return bootstrap_target(update, _last_update(config, network, view, step))
 
     meta = config.meta
     weights = Weights(meta.l2_weight, meta.policy_weight, meta.value_weight)
@@ -95,9 +111,9 @@ def build_algorithm(
         MetaLearning(
             meta.inner_steps,
             meta.keep_bootstrapped,
-            target(_target_optimizer(config)),
-            _on_newest_batch(network, view, _matching(config), weights),
-            target(make_optimizer("sgd", 1.0)),
+            target(_last_step(config, optimizer)),
+            _on_newest_batch(network, view, matching, weights),
+            target(_plain_step(1.0)),
             _on_newest_batch(network, view, l2, Weights()),
             make_optimizer(
                 "adam",
@@ -117,13 +133,16 @@ def fixed_values(config: Config) -> dict[str, float]:
 
 
 def outer_values(config: Config) -> dict[str, float]:
-    """The value of each hyper-parameter in the outer loss, and in the update that follows it."""
-    return {
-        name: entry.default
-        if entry.outer is None
-        else getattr(config.meta.outer, name, entry.outer)
+    """The value of each hyper-parameter in the outer loss and in the update that follows it.
+
+    One that is no part of the plain objective has its fixed value there.
+    """
+    outer = {
+        name: getattr(config.meta.outer, name, entry.outer)
         for name, entry in HYPERPARAMETERS.items()
+        if entry.outer is not None
     }
+    return {**fixed_values(config), **outer}
 
 
 def _losses(config: Config):
@@ -140,12 +159,36 @@ def _select(config: Config) -> Callable[[NetworkOutput, Trajectory], Trajectory]
     return lambda outputs, batch: actor_critic.within_trust_region(outputs, batch, max_kl)
 
 
+class _LastStep(NamedTuple):
+    """How the target takes its last step."""
+
+    optimizer: optax.GradientTransformation
+    state: Callable[[InnerState], Any]  # the optimiser's, made of the learner's state
+
+
+def _learners_own(optimizer: optax.GradientTransformation) -> _LastStep:
+    return _LastStep(optimizer, lambda learner: learner.opt_state)
+
+
+def _plain_step(learning_rate: float) -> _LastStep:
+    sgd = make_optimizer("sgd", learning_rate)
+    return _LastStep(sgd, lambda learner: sgd.init(learner.params))
+
+
+def _last_step(config: Config, optimizer: optax.GradientTransformation) -> _LastStep:
+    meta = config.meta
+    if meta.target_optimizer == "learner":
+        return _learners_own(optimizer)
+    if meta.target_learning_rate is not None:
+        return _plain_step(meta.target_learning_rate)
+    if config.agent.algorithm == "stacx":
+        return _plain_step(1.0)
+    sgd = inner_optimizer(config, "sgd")
+    return _LastStep(sgd, lambda learner: without_second_moments(learner.opt_state))
+
+
 def _last_update(
-    config: Config,
-    network: Network,
-    view: View,
-    optimizer: optax.GradientTransformation,
-    target_optimizer: optax.GradientTransformation | None,
+    config: Config, network: Network, view: View, step: _LastStep
 ) -> Callable[[InnerState, InnerState, Trajectory], InnerState]:
     """The target's last step, on the outer loss."""
     outer, kl_cost = outer_values(config), config.meta.outer.kl_cost
@@ -157,24 +200,13 @@ def _last_update(
             network,
             outer_loss.make_targets,
             outer_loss.make_loss(kl_cost, before),
-            target_optimizer or optimizer,
+            step.optimizer,
             lambda meta_params: outer,
             _select(config),
         )
-        if target_optimizer is not None:
-            state = init_inner_state(state.params, target_optimizer)
-        return rule(state, batch, {})[0]
+        return rule(InnerState(state.params, step.state(state)), batch, {})[0]
 
     return last_update
-
-
-def _target_optimizer(config: Config) -> optax.GradientTransformation | None:
-    """Of the target's last step; None: the learner's own, which goes on from its second moments."""
-    meta = config.meta
-    if meta.target_optimizer == "learner":
-        return None
-    default = 1.0 if config.agent.algorithm == "stacx" else config.learner.learning_rate
-    return make_optimizer("sgd", meta.target_learning_rate or default)
 
 
 def _matching(config: Config) -> Matching:
@@ -209,32 +241,46 @@ def _schedule(config: Config, heads: int) -> Callable[[jax.Array], MetaParams]:
     """
     folder = Path(str(config.hyperparameters_from))
     source = load(str(folder / "config.yaml"))
-    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-    pace = frames_per_update(source) / frames_per_update(config)
-    knots = jnp.asarray([line["learner_updates"] * pace for line in lines], jnp.float32)
-    curves = {}
-    for name in HYPERPARAMETERS:
-        keys = [name, *(f"auxiliary_{i}/{name}" for i in range(1, heads))]
-        keys = [f"meta/{key}" for key in keys]
-        if keys[0] not in lines[-1]:
-            continue
-        per_head = HYPERPARAMETERS[name].per_head and heads > 1
-        missing = [key for key in keys if key not in lines[-1]]
-        if per_head and missing:
-            raise ConfigError(
-                f"hyperparameters_from={folder}: that run has no {missing[0]}; set "
-                f"agent.auxiliary_heads={source.agent.auxiliary_heads}, as it has"
-            )
-        keys = keys if per_head else keys[:1]
-        curves[name] = [jnp.asarray([line[key] for line in lines]) for key in keys]
-    if not curves:
+    names = [name for name in source.meta.learned if name in HYPERPARAMETERS]
+    keys = {name: [f"meta/{name}"] for name in names if is_meta(source)}
+    for name in keys:
+        if HYPERPARAMETERS[name].per_head:
+            keys[name] += [f"meta/auxiliary_{i}/{name}" for i in range(1, heads)]
+    if keys and heads != 1 + source.agent.auxiliary_heads:
         raise ConfigError(
-            f"hyperparameters_from={folder}: that run has learned no hyper-parameter; give one of "
-            "agent.algorithm=stacx or bmg"
+            f"agent.auxiliary_heads={heads - 1}: the run in hyperparameters_from={folder} has "
+            f"{source.agent.auxiliary_heads}, each with its own hyper-parameters; set the same"
         )
+    wanted = ["learner_updates", *(key for of_name in keys.values() for key in of_name)]
+    lines = [line for line in _lines(folder / "metrics.jsonl") if all(k in line for k in wanted)]
+    if not keys or not lines:
+        raise ConfigError(
+            f"hyperparameters_from={folder}: that run has learned no hyper-parameter, or not yet; "
+            "give one of agent.algorithm=stacx or bmg"
+        )
+    pace = frames_per_update(source) / frames_per_update(config)
+    knots = jnp.asarray([0.0, *(line["learner_updates"] * pace for line in lines)], jnp.float32)
+    learned = {name: Learned(*hyperparameter_range(source, name)) for name in keys}
+    start = make_hyperparameters({}, learned, 1)(init_meta_params(learned, 1))
+    curves = {
+        name: [jnp.asarray([float(start[name]), *(x[key] for x in lines)]) for key in of_name]
+        for name, of_name in keys.items()
+    }
 
     def schedule(updates: jax.Array) -> MetaParams:
         now = {name: [jnp.interp(updates, knots, c) for c in cs] for name, cs in curves.items()}
         return {name: jnp.stack(v) if len(v) > 1 else v[0] for name, v in now.items()}
 
     return schedule
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics.jsonl, without one that is half written."""
+    lines = []
+    for text in file.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        lines.append({key: value for key, value in line.items() if value is not None})
+    return lines

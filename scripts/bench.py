@@ -38,6 +38,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     """
     config = load(source, overrides)
     check(config)
+    variants = _variants(config, source, overrides)
 
     import jax
 
@@ -52,7 +53,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         "learner_step": _learning(config, agent),
     }
     acting, learning = stages["environment_and_policy"], stages["learner_step"]
-    algorithms = _algorithms(source, overrides)
+    algorithms = _algorithms(variants)
     # The learner's step donated the first state.
     agent = build.build_agent(config, probe)
     whole, memory = _whole(config, agent, seconds)
@@ -167,19 +168,29 @@ def _learning(config: Config, agent: Any) -> float:
     return _rate(work)
 
 
+_STACX = ("meta.bootstrap_steps=1", "meta.matching=l2", "meta.target_optimizer=sgd")
 _VARIANTS = {
     "impala": ["agent.algorithm=impala"],
-    "stacx": [
-        *("agent.algorithm=stacx", "meta.bootstrap_steps=1"),
-        *("meta.matching=l2", "meta.target_optimizer=sgd"),
-    ],
+    "stacx": ["agent.algorithm=stacx", *_STACX],
     "bmg L=1": ["agent.algorithm=bmg", "meta.bootstrap_steps=1"],
     "bmg L=2": ["agent.algorithm=bmg", "meta.bootstrap_steps=2"],
     "bmg L=4": ["agent.algorithm=bmg", "meta.bootstrap_steps=4"],
 }
 
 
-def _algorithms(source: str, overrides: list[str]) -> dict[str, Any]:
+def _variants(config: Config, source: str, overrides: list[str]) -> dict[str, Config]:
+    """The configuration with each algorithm, one update a step."""
+    base = [*overrides, "meta.inner_steps=1", "meta.keep_bootstrapped=false"]
+    base.append("hyperparameters_from=")
+    if config.agent.algorithm != "bmg":  # else BMG has a matching function and a target already
+        base += ["meta.matching=kl_value", "meta.target_optimizer=learner"]
+    variants = {name: load(source, [*base, *changes]) for name, changes in _VARIANTS.items()}
+    for variant in variants.values():
+        check(variant)
+    return variants
+
+
+def _algorithms(variants: dict[str, Config]) -> dict[str, Any]:
     """Time of one learner step of each algorithm, and of the parts that BMG is made of.
 
     All programs take turns, so that a machine that slows down slows down all of them; times are
@@ -189,10 +200,8 @@ def _algorithms(source: str, overrides: list[str]) -> dict[str, Any]:
 
     from scripts import build
 
-    base = [*overrides, "meta.inner_steps=1", "meta.keep_bootstrapped=false"]
     programs: dict[str, Callable[[], Any]] = {}
-    for name, changes in _VARIANTS.items():
-        config = load(source, [*base, *changes])
+    for name, config in variants.items():
         agent = build.build_agent(config, build.probe_environment(config))
         programs[name] = _repeated_step(agent, _experience(config, agent))
         if name == "bmg L=1":

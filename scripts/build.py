@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentRefused
@@ -17,12 +16,11 @@ from agents.trajectory import learner_view
 from configs.load import ConfigError
 from configs.schema import Config
 from learner.loop import Composition, ExperienceSource
-from learner.optimizers import make_optimizer
 from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
 from learner.update import init_inner_state
-from scripts.algorithms import Algorithm, build_algorithm, is_meta
-from scripts.check import environment_spec, frames_per_update
+from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer, is_meta
+from scripts.check import environment_spec
 
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
@@ -85,11 +83,6 @@ def server_spec(config: Config, *, num_envs: int | None = None) -> ServerSpec:
     )
 
 
-def total_updates(config: Config) -> int:
-    """Learner updates in the whole run."""
-    return -(-config.total_frames // frames_per_update(config))
-
-
 def composition(config: Config) -> Composition:
     """What the experience of one learner step is made of."""
     meta, steps = config.meta, 1
@@ -132,7 +125,7 @@ def build_agent(config: Config, probe: Probe) -> Agent:
         ConfigError: the batch does not divide over the devices.
     """
     network = build_network(config, probe)
-    optimizer = _optimizer(config)
+    optimizer = inner_optimizer(config)
     algorithm = build_algorithm(
         config,
         network,
@@ -202,26 +195,12 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         unrolls_in_flight=actors.unrolls_in_flight,
         max_bytes_in_flight=actors.max_bytes_in_flight,
         unroll_bytes=unroll_bytes(config, probe),
-        max_policy_lag=actors.max_policy_lag,
+        max_policy_lag=actors.max_policy_lag * composition(config).online_batches,
         unroll_timeout_seconds=actors.unroll_timeout_seconds,
         max_failures=actors.max_failures,
         environment_variables=_actor_environment(actors.threads_per_actor),
     )
     return RaySource(server_spec(config), settings, first_serial=first_serial)
-
-
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    learner = config.learner
-    rate: optax.ScalarOrSchedule = learner.learning_rate
-    if learner.learning_rate_schedule == "linear":
-        rate = optax.linear_schedule(learner.learning_rate, 0.0, total_updates(config))
-    return make_optimizer(
-        learner.optimizer,
-        rate,
-        decay=learner.decay,
-        epsilon=learner.epsilon,
-        max_gradient_norm=learner.max_gradient_norm,
-    )
 
 
 def _devices(config: Config) -> list[Any]:

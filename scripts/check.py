@@ -42,6 +42,11 @@ def frames_per_update(config: Config) -> int:
     return new * config.learner.unroll_length * config.env.frame_skip
 
 
+def total_updates(config: Config) -> int:
+    """Learner updates in the whole run."""
+    return -(-config.total_frames // frames_per_update(config))
+
+
 def check(config: Config) -> None:
     """Refuses configurations that cannot run, without importing jax or ray.
 
@@ -79,6 +84,14 @@ def _check_batch(config: Config) -> None:
 
 def _check_learned(config: Config) -> None:
     """Refuses hyper-parameters that cannot be learned as asked."""
+    for name in config.meta.learned:
+        if name not in HYPERPARAMETERS:
+            close = difflib.get_close_matches(name, HYPERPARAMETERS, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(
+                f"meta.learned={name}: no such hyper-parameter; {hint}there are "
+                f"{', '.join(HYPERPARAMETERS)}"
+            )
     if config.hyperparameters_from is not None:
         if not (Path(config.hyperparameters_from) / "metrics.jsonl").is_file():
             raise ConfigError(
@@ -94,13 +107,6 @@ def _check_learned(config: Config) -> None:
             "hyper-parameters, or use agent.algorithm=impala"
         )
     for name in config.meta.learned:
-        if name not in HYPERPARAMETERS:
-            close = difflib.get_close_matches(name, HYPERPARAMETERS, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(
-                f"meta.learned={name}: no such hyper-parameter; {hint}there are "
-                f"{', '.join(HYPERPARAMETERS)}"
-            )
         start, upper = hyperparameter_range(config, name)
         if start > upper or not upper:
             raise ConfigError(

@@ -86,9 +86,18 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
 
 
 def _on_this_machine(config: Config) -> Config:
-    """Evaluation plays in this process: the training's cluster and devices do not matter."""
+    """Evaluation plays in this process: the training's cluster and devices do not matter.
+
+    Neither does a schedule of hyper-parameters, whose run may be gone: such a learner's state is
+    that of one whose hyper-parameters are fixed.
+    """
+    agent = config.agent
+    if config.hyperparameters_from is not None:
+        agent = agent.model_copy(update={"algorithm": "impala"})
     return config.model_copy(
         update={
+            "hyperparameters_from": None,
+            "agent": agent,
             "actors": config.actors.model_copy(update={"runtime": "in_process"}),
             "learner": config.learner.model_copy(update={"devices": 1}),
             "logging": config.logging.model_copy(update={"wandb": False}),

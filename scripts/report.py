@@ -16,6 +16,7 @@ class Run(NamedTuple):
     metrics: list[dict[str, Any]]
     summary: dict[str, Any]
     evaluations: dict[str, dict[str, Any]]  # by policy
+    setting: str  # the configuration but for its seed; runs of one setting may be averaged
 
 
 def read_run(path: Path) -> Run:
@@ -36,7 +37,15 @@ def read_run(path: Path) -> Run:
     for file in sorted(path.glob("evaluation*.json")):
         evaluation = json.loads(file.read_text())
         evaluations[evaluation["policy"]] = evaluation
-    return Run(path, metrics, summary, evaluations)
+    return Run(path, metrics, summary, evaluations, _setting(path))
+
+
+def _setting(path: Path) -> str:
+    file = path / "config.yaml"
+    if not file.is_file():
+        return str(path)
+    text = file.read_text().splitlines()
+    return "\n".join(line for line in text if not line.startswith("seed:"))
 
 
 def report(run_dirs: list[str], out: str | None) -> int:
@@ -120,10 +129,7 @@ def _draw(axes: Any, runs: list[Run], key: str, linestyle: str = "-") -> None:
     import numpy as np
     from matplotlib.ticker import EngFormatter
 
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(str(run.summary.get("name", run.path.name)), []).append(run)
-    for index, (name, members) in enumerate(groups.items()):
+    for index, (name, members) in enumerate(_groups(runs).items()):
         curves = []
         for run in members:
             points = [(m["frames"], m[key]) for m in run.metrics if m.get(key) is not None]
@@ -139,10 +145,25 @@ def _draw(axes: Any, runs: list[Run], key: str, linestyle: str = "-") -> None:
             start, end = max(c[1][0] for c in curves), min(c[1][-1] for c in curves)
             grid = np.linspace(start, end, 200)
             mean = np.mean([np.interp(grid, frames, values) for _, frames, values in curves], 0)
-            axes.plot(grid, mean, label=f"{name}, mean of {len(curves)} seeds", **style)
+            label = f"{name}, mean of {len(curves)} seeds"
+            axes.plot(grid, mean, label=label if linestyle == "-" else None, **style)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlabel("environment frames")
     axes.grid(alpha=0.3)
+
+
+def _groups(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in nothing but their seeds, under a label that no others have."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.setting, []).append(run)
+    labelled: dict[str, list[Run]] = {}
+    for members in groups.values():
+        first = members[0]
+        name = str(first.summary.get("name", first.path.name))
+        label = name if name not in labelled else f"{name} ({first.path.name})"
+        labelled[label] = members
+    return labelled
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to
     from learner.step import LearnerState
     from scripts.build import Agent, Probe
     from scripts.runtime import StopSignals
+
+_SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_from has replayed
 
 # A resumed run may differ in these: where it runs, what it writes, and for how long.
 _MAY_CHANGE = (
@@ -47,14 +50,35 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
         RunFailed: the run folder says `failed`.
     """
     config = config_load.load(source, overrides)
-    check(config)
+    path = Path(run_dir) if run_dir else _new_folder(config.name)
+    check(_with_own_schedule(config, path) if resume else config)
     if resume and run_dir is None:
         raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
-    path = Path(run_dir) if run_dir else _new_folder(config.name)
     check_run_folder(path, resume=resume)
     if resume:
         _check_same_run(config, path)
     return _run(config, path, resume)
+
+
+def _with_own_schedule(config: Config, path: Path) -> Config:
+    """Reads the replayed hyper-parameters from the copy that the run made at its first start.
+
+    The run that they come from may have gone on since, or be gone.
+    """
+    copy = path / _SCHEDULE
+    if config.hyperparameters_from is None or not copy.is_dir():
+        return config
+    return config.model_copy(update={"hyperparameters_from": str(copy)})
+
+
+def _keep_schedule(config: Config, path: Path) -> None:
+    copy = path / _SCHEDULE
+    if config.hyperparameters_from is not None and not copy.is_dir():
+        partial = path / f"{_SCHEDULE}.partial"
+        partial.mkdir(exist_ok=True)
+        for name in ("config.yaml", "metrics.jsonl"):
+            shutil.copyfile(Path(config.hyperparameters_from) / name, partial / name)
+        partial.rename(copy)
 
 
 def _new_folder(name: str) -> Path:
@@ -94,7 +118,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
     runtime.use_compilation_cache()
     probe = build.probe_environment(config)
-    agent = build.build_agent(config, probe)
+    agent = build.build_agent(_with_own_schedule(config, path), probe)
     checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
     if resume and not checkpoints.versions():
         raise ConfigError(f"--resume: {path} holds no checkpoint; start again in another --run-dir")
@@ -104,6 +128,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     try:
         state, progress = _starting_point(agent.initial_state, checkpoints, path, resume)
         with contextlib.closing(_Record(config, path, probe)) as record:
+            _keep_schedule(config, path)
             _learn(config, agent, state, progress, checkpoints, record, stop)
             print(
                 f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}"
@@ -265,6 +290,7 @@ def _facts(config: Config, probe: Probe) -> dict[str, Any]:
     packages = ("bmg", "jax", "optax", "dm-haiku", "ray", "numpy")
     return {
         "name": config.name,
+        "algorithm": config.agent.algorithm,
         "seed": config.seed,
         "total_frames": config.total_frames,
         "protocol": {

@@ -113,4 +113,6 @@ def test_stacx_is_settled_to_what_it_means():
     meta = load("catch/stacx").meta
     assert (meta.bootstrap_steps, meta.matching, meta.target_optimizer) == (1, "l2", "sgd")
     with pytest.raises(ConfigError, match=r"agent.algorithm=stacx means meta.bootstrap_steps=1"):
-        load("atari/bmg", ["agent.algorithm=stacx"])
+        load("catch/bmg", ["agent.algorithm=stacx", "meta.bootstrap_steps=2"])
+    meta = load("atari/bmg", ["agent.algorithm=stacx"]).meta  # a file for BMG is no contradiction
+    assert (meta.bootstrap_steps, meta.matching, meta.target_optimizer) == (1, "l2", "sgd")

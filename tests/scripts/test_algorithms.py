@@ -1,0 +1,128 @@
+"""What a configuration becomes: the target's last step, replayed schedules."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.networks import make_network
+from configs.load import ConfigError, dump, load
+from learner.update import init_inner_state
+from scripts.algorithms import build_algorithm, inner_optimizer, outer_values
+from tests.learner.small import ACTIONS, FEATURES, experience, random_batch, row
+
+NETWORK = make_network("shallow", ACTIONS, (FEATURES,), np.float32)
+
+
+def _built(name, *overrides):
+    config = load(name, ["learner.max_gradient_norm=0", *overrides])
+    optimizer = inner_optimizer(config)
+    algorithm = build_algorithm(config, NETWORK, optimizer, lambda batch: batch)
+    state = init_inner_state(NETWORK.init(jax.random.key(0)), optimizer)
+    inputs = jax.tree.map(jnp.asarray, experience(random_batch(0)).online)
+    if algorithm.meta_params is not None:
+        state, _ = jax.jit(algorithm.update)(state, row(inputs, 0), algorithm.meta_params)
+    return config, algorithm, state, inputs
+
+
+def _step(name, *overrides):
+    """The target's step from a state, on the batch that made it."""
+    config, algorithm, state, inputs = _built(name, *overrides)
+    target = jax.jit(algorithm.meta.target)(state, state, inputs, algorithm.meta_params)
+    return config, jax.tree.map(jnp.subtract, target.state.params, state.params), state
+
+
+def _norm(tree):
+    return float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree))))
+
+
+def test_the_last_step_of_each_target():
+    """stacx: the plain gradient; sgd: that times the learning rate; learner: preconditioned."""
+    _, plain, state = _step("catch/stacx")
+    config, sgd, _ = _step("catch/bmg", "meta.target_optimizer=sgd", "meta.bootstrap_steps=1")
+    _, own, _ = _step("catch/bmg", "meta.bootstrap_steps=1")
+    _, given, _ = _step(
+        *("catch/bmg", "meta.target_optimizer=sgd", "meta.target_learning_rate=0.5"),
+        "meta.bootstrap_steps=1",
+    )
+    rate, decay, epsilon = (
+        config.learner.learning_rate,
+        config.learner.decay,
+        config.learner.epsilon,
+    )
+    moments = state.opt_state[0].nu
+    for g, s, o, h, nu in zip(
+        *map(jax.tree.leaves, (plain, sgd, own, given, moments)), strict=True
+    ):
+        np.testing.assert_allclose(s, rate * g, rtol=2e-2, atol=1e-6)
+        np.testing.assert_allclose(h, 0.5 * g, rtol=1e-3, atol=1e-5)
+        expected = rate * g / jnp.sqrt(decay * nu + (1 - decay) * g**2 + epsilon)
+        np.testing.assert_allclose(o, expected, rtol=2e-2, atol=1e-6)
+    assert _norm(plain) > 0.1
+
+
+def test_a_plain_step_is_clipped_and_annealed_like_the_learners():
+    _, clipped, _ = _step(
+        *("catch/bmg", "meta.target_optimizer=sgd", "meta.bootstrap_steps=1"),
+        *("learner.max_gradient_norm=0.5", "learner.learning_rate=0.1"),
+    )
+    assert _norm(clipped) == pytest.approx(0.05, rel=1e-3)
+    frames = 2 * 32 * 20  # two updates in all, of which the state has made one
+    _, annealed, _ = _step(
+        *("catch/bmg", "meta.target_optimizer=sgd", "meta.bootstrap_steps=1"),
+        *("learner.max_gradient_norm=0.5", "learner.learning_rate=0.1", f"total_frames={frames}"),
+        "learner.learning_rate_schedule=linear",
+    )
+    assert _norm(annealed) == pytest.approx(0.025, rel=1e-3)
+
+
+def test_outer_values_do_not_follow_the_inner_ones_but_for_the_learning_rate():
+    config = load("catch/bmg", ["agent.discount=0.3", "agent.learning_rate_scale=0.1"])
+    outer = outer_values(config)
+    assert outer["discount"] == 0.995
+    assert outer["learning_rate_scale"] == 0.1
+
+
+def _source(folder, lines, *overrides):
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump(load("catch/bmg", overrides)))
+    (folder / "metrics.jsonl").write_text(lines)
+
+
+def _line(updates, discount):
+    keys = ("vtrace_lambda", "vtrace_leak_rho", "vtrace_leak_c", "policy_cost", "value_cost")
+    values = {f"meta/{key}": 0.4 for key in keys} | {"meta/entropy_cost": 0.005}
+    return json.dumps({"learner_updates": updates, "meta/discount": discount, **values}) + "\n"
+
+
+def test_a_replayed_schedule_begins_where_learning_began_and_is_paced_by_frames(tmp_path):
+    lines = _line(100, 0.8) + '{"learner_updates": 150}\n' + _line(200, 0.9) + '{"learner_upd'
+    _source(tmp_path / "run", lines, "agent.discount=0.5")
+    _, algorithm, *_ = _built(
+        *("catch/impala", f"hyperparameters_from={tmp_path / 'run'}"),
+        "learner.batch_size=64",  # half as many updates for the same frames
+    )
+    assert algorithm.meta is None
+    values = [float(algorithm.schedule(jnp.asarray(u))["discount"]) for u in (0, 25, 50, 75, 1000)]
+    np.testing.assert_allclose(values, [0.5, 0.65, 0.8, 0.85, 0.9], rtol=1e-5)
+    described = algorithm.describe(algorithm.schedule(jnp.asarray(100)))
+    assert float(described["entropy_cost"]) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    "lines", ["", '{"frames"', '{"learner_updates": 3, "meta/discount": null}']
+)
+def test_a_run_that_has_logged_nothing_to_replay_is_refused(tmp_path, lines):
+    _source(tmp_path / "run", lines)
+    with pytest.raises(ConfigError, match="has learned no hyper-parameter, or not yet"):
+        _built("catch/impala", f"hyperparameters_from={tmp_path / 'run'}")
+
+
+def test_heads_must_agree(tmp_path):
+    _source(tmp_path / "run", _line(1, 0.9))
+    with pytest.raises(ConfigError, match="auxiliary_heads=2"):
+        _built(
+            "catch/impala", f"hyperparameters_from={tmp_path / 'run'}", "agent.auxiliary_heads=2"
+        )
