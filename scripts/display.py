@@ -10,6 +10,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from agents.hyperparameters import HYPERPARAMETERS
+
+_META = ("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/cosine")
+
 
 class Display(Protocol):
     """Shows the metrics of a run."""
@@ -44,6 +48,12 @@ def _time_left(metrics: dict[str, Any], total_frames: int) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
+def _learned(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """The acting head's hyper-parameters that are not constant."""
+    names = [name for name in HYPERPARAMETERS if f"meta/{name}" in metrics]
+    return [(name, metrics[f"meta/{name}"]) for name in names]
+
+
 class _Lines:
     """A reader that goes away (`bmg train ... | head`) does not end the training."""
 
@@ -64,6 +74,7 @@ class _Lines:
             f"  loss {_number(metrics['loss/total'], 4)}"
             f"  lag {_number(metrics['policy_lag'], 1)}"
             f"  actors {metrics['actors/alive']:.0f}"
+            + "".join(f"  {name} {value:.4g}" for name, value in _learned(metrics))
         )
 
     def close(self) -> None:
@@ -73,6 +84,7 @@ class _Lines:
 class _Live:
     def __init__(self, title: str, total_frames: int) -> None:
         self._title, self._total = title, total_frames
+        self._before: dict[str, float] = {}
         self._progress = Progress(TextColumn("frames"), BarColumn(None), TaskProgressColumn())
         self._task = self._progress.add_task("frames", total=total_frames)
         waiting = Text(f"{title}: waiting for the first batch")
@@ -97,7 +109,8 @@ class _Live:
             ("restarts", f"{metrics['actors/restarts']:.0f}"),
             ("policy lag", f"{_number(lag, 1)} (max {_number(lag_max, 0)})"),
             *((k, _number(v, 4)) for k, v in metrics.items() if k.startswith("loss/")),
-            *((k, _number(v, 4)) for k, v in metrics.items() if k.startswith("meta/")),
+            *((name, self._moving(name, value)) for name, value in _learned(metrics)),
+            *((k, _number(metrics[k], 4)) for k in _META if k in metrics),
         ]
         while len(cells) % 3:
             cells.append(("", ""))
@@ -107,6 +120,13 @@ class _Live:
         layout.add_row(table)
         layout.add_row(self._progress)
         self._live.update(layout)
+
+    def _moving(self, name: str, value: float) -> str:
+        """A learned value, and where it has gone since the line before."""
+        before = self._before.get(name, value)
+        self._before[name] = value
+        arrow = "" if value == before else (" up" if value > before else " down")
+        return f"{value:.5g}{arrow}"
 
     def close(self) -> None:
         self._live.stop()

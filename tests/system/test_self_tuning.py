@@ -31,6 +31,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     folder = tmp_path / "run"
     first = bmg(*BMG, "total_frames=60000", "--run-dir", folder)
     assert first.returncode == 0, first.stderr
+    assert "  discount 0." in first.stdout  # one sees it move
     before = _metrics(folder)[-1]
     assert before["learner_updates"] % 2 == 0
     resumed = bmg(*BMG, "total_frames=120000", "--run-dir", folder, "--resume")
