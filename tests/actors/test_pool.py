@@ -5,6 +5,7 @@ import signal
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import ray
@@ -74,6 +75,26 @@ def _all_answer(source, actors=SETTINGS.actors):
 
 def _pid(slot):
     return ray.get(slot.handle.__ray_call__.remote(lambda server: os.getpid()))
+
+
+def test_parameters_still_being_computed_do_not_hold_back_those_before_them(pool):
+    """A learner that never waits for experience always publishes a copy that is not ready yet."""
+    source = pool(actors=1, unrolls_per_batch=1, unrolls_in_flight=1)
+    source.publish(PARAMS, 0)
+    _batch(source)  # and the next call is made, with these parameters
+    source.publish(PARAMS, 1)
+
+    @jax.jit
+    def slowly(x):
+        return jax.lax.fori_loop(0, 4000, lambda i, y: jnp.tanh(y @ x), x)
+
+    late = slowly(jnp.full((400, 400), 1e-3))[0, 0]
+    source.publish(jax.tree.map(lambda x: x + 0 * late, PARAMS), 2)
+    versions = [_batch(source)[0].version for _ in range(2)]
+    assert not late.is_ready()
+    assert versions == [0, 1]
+    late.block_until_ready()
+    assert [_batch(source)[0].version for _ in range(2)][-1] == 2
 
 
 def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
