@@ -85,6 +85,10 @@ def test_atari_tunes_itself(tmp_path, algorithm):
     assert result.returncode == 0, result.stderr
     last = _metrics(folder)[-1]
     assert last["learner_updates"] >= 40
+    if algorithm == "stacx":  # its meta-gradient is the plain one, in the whole system too
+        cosines = [line["meta/cosine"] for line in _metrics(folder) if "meta/cosine" in line]
+        assert cosines
+        np.testing.assert_allclose(cosines, 1.0, atol=1e-4)
     for name in LEARNED:
         assert last[f"meta/{name}"] > 0.0
         assert f"meta/auxiliary_2/{name}" in last
