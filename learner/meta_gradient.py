@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+_WRITTEN_OUT = 8  # steps; more of them would take long to compile
+
 # update(state, inputs of one step, meta_params) -> (state, aux): phi, with its optimiser.
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 # target(initial state, state after K steps, inputs of L steps, meta_params): see `Target`.
@@ -58,7 +60,7 @@ def bootstrapped_meta_gradient(
         if _length(inputs) == 1:
             return state, aux
         step = jax.checkpoint(lambda s, x: update(s, x, meta_params))
-        state, others = jax.lax.scan(step, state, jax.tree.map(lambda x: x[1:], inputs))
+        state, others = _steps(step, state, jax.tree.map(lambda x: x[1:], inputs))
         return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), aux, others)
 
     def meta_gradient(
@@ -88,14 +90,25 @@ def bootstrap_target(update: Update, last_update: Callable[[Any, Any, Any], Any]
     def target(initial: Any, final: Any, inputs: Any, meta_params: Any) -> Target:
         state, length = final, _length(inputs)
         if length > 1:
-            state, _ = jax.lax.scan(
-                lambda s, x: (update(s, x, meta_params)[0], None),
-                state,
-                jax.tree.map(lambda x: x[:-1], inputs),
-            )
+            further = jax.tree.map(lambda x: x[:-1], inputs)
+            state, _ = _steps(lambda s, x: update(s, x, meta_params), state, further)
         return Target(last_update(initial, state, _row(inputs, length - 1)), state)
 
     return target
+
+
+def _steps(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any) -> tuple[Any, Any]:
+    """`lax.scan`, but a few steps are written out.
+
+    On CPUs XLA runs the convolutions of a loop ten times slower than those outside it.
+    """
+    if _length(inputs) > _WRITTEN_OUT:
+        return jax.lax.scan(step, state, inputs)
+    outputs = []
+    for index in range(_length(inputs)):
+        state, aux = step(state, _row(inputs, index))
+        outputs.append(aux)
+    return state, jax.tree.map(lambda *x: jnp.stack(x), *outputs)
 
 
 def _length(inputs: Any) -> int:
