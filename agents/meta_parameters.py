@@ -13,9 +13,8 @@ import jax.numpy as jnp
 
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters
 
-MetaParams = dict[
-    str, jax.Array
-]  # by hyper-parameter; [heads] or scalar; empty: nothing is learned
+# By hyper-parameter; [heads] or scalar; empty where nothing is learned.
+MetaParams = dict[str, jax.Array]
 
 # sigmoid(4.6) = 0.99, the published initial value: a hyper-parameter that starts at its bound would
 # have no gradient, so it starts one per cent inside.

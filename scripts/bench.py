@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.load import load
 from configs.schema import Config
-from scripts.check import RunFailed, check, environment_spec
+from scripts.check import RunFailed, check, environment_spec, new_unrolls
 
 _STAGE_SECONDS = 6.0
 _ROUNDS = 15  # in which the algorithms' programs take turns
@@ -143,8 +143,7 @@ def _experience(config: Config, agent: Any) -> Any:
     from scripts import build
 
     composition, replay = build.composition(config), build.build_replay(config, 0)
-    new = config.learner.batch_size - config.replay.unrolls
-    server = UnrollServer(build.server_spec(config, num_envs=new), 0)
+    server = UnrollServer(build.server_spec(config, num_envs=new_unrolls(config)), 0)
     params = agent.initial_state.inner.params
     unrolls = [server.unroll(params, 0) for _ in range(composition.online_batches)]
     server.close()
@@ -155,15 +154,12 @@ def _learning(config: Config, agent: Any) -> float:
     import jax
 
     experience = _experience(config, agent)
-    state = agent.learner.place_state(agent.initial_state)
-    new = config.learner.batch_size - config.replay.unrolls
-    steps = experience.online.action.shape[0] * new * config.learner.unroll_length
+    batches = experience.online.action.shape[0]
+    step = _repeated_step(agent, experience)
 
     def work() -> int:
-        nonlocal state
-        state, metrics = agent.learner.step(state, experience)
-        jax.block_until_ready(metrics)
-        return steps
+        jax.block_until_ready(step())
+        return batches * new_unrolls(config) * config.learner.unroll_length
 
     return _rate(work)
 
@@ -203,9 +199,10 @@ def _algorithms(variants: dict[str, Config]) -> dict[str, Any]:
     programs: dict[str, Callable[[], Any]] = {}
     for name, config in variants.items():
         agent = build.build_agent(config, build.probe_environment(config))
-        programs[name] = _repeated_step(agent, _experience(config, agent))
+        experience = _experience(config, agent)
+        programs[name] = _repeated_step(agent, experience)
         if name == "bmg L=1":
-            programs |= _parts(agent, _experience(config, agent))
+            programs |= _parts(agent, experience)
     times: dict[str, list[float]] = {name: [] for name in programs}
     for work in programs.values():  # compile
         jax.block_until_ready(work())

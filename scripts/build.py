@@ -20,7 +20,7 @@ from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
 from learner.update import init_inner_state
 from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer, is_meta
-from scripts.check import environment_spec
+from scripts.check import environment_spec, new_unrolls
 
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
@@ -172,8 +172,7 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         probe: of its environment.
         starts: how often the run was started before; each start draws other random numbers.
     """
-    new = config.learner.batch_size - config.replay.unrolls
-    each = new // config.actors.envs_per_actor
+    each = new_unrolls(config) // config.actors.envs_per_actor
     unrolls_per_batch = composition(config).online_batches * each
     first_serial = starts * _SERIALS_PER_START
     if config.actors.runtime == "in_process":

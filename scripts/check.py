@@ -36,10 +36,14 @@ def environment_spec(env: EnvironmentConfig) -> EnvironmentSpec:
     return EnvironmentSpec(**{name: getattr(env, name) for name in EnvironmentSpec._fields})
 
 
+def new_unrolls(config: Config) -> int:
+    """Unrolls of a batch that are not replayed."""
+    return config.learner.batch_size - config.replay.unrolls
+
+
 def frames_per_update(config: Config) -> int:
     """New frames in a batch, if no step of it is an auto-reset."""
-    new = config.learner.batch_size - config.replay.unrolls
-    return new * config.learner.unroll_length * config.env.frame_skip
+    return new_unrolls(config) * config.learner.unroll_length * config.env.frame_skip
 
 
 def total_updates(config: Config) -> int:
@@ -63,7 +67,7 @@ def check(config: Config) -> None:
 
 
 def _check_batch(config: Config) -> None:
-    new, envs = config.learner.batch_size - config.replay.unrolls, config.actors.envs_per_actor
+    new, envs = new_unrolls(config), config.actors.envs_per_actor
     if new <= 0:
         raise ConfigError(
             f"replay.unrolls={config.replay.unrolls}: must be less than learner.batch_size="
