@@ -5,6 +5,9 @@ with respect to the network's outputs and takes its targets as data, so no `stop
 needed, and none may appear here (docs/architecture.md).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +16,11 @@ from agents.networks import NetworkOutput
 from agents.policies import kl_divergence
 from agents.trajectory import Trajectory
 from agents.vtrace import Targets, vtrace
+
+# loss(outputs, targets, trajectory, hyper) -> (scalar, metrics)
+Loss = Callable[
+    [NetworkOutput, Any, Trajectory, Hyperparameters], tuple[jax.Array, dict[str, jax.Array]]
+]
 
 
 def _log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:
@@ -59,6 +67,37 @@ def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperpar
         leak_rho=hyper["vtrace_leak_rho"],
         leak_c=hyper["vtrace_leak_c"],
     )
+
+
+def make_one_step_targets(
+    outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters
+) -> Targets:
+    """Temporal-difference targets r + discount * V(next) of a policy that learns from its own play.
+
+    The grid world's agent (Flennerhag et al., section 5.1). There are no importance weights: at a
+    ratio of exactly 1 they change no value, but min(1, ratio) has a kink there, and through it the
+    meta-gradient would get a part that the algorithm does not have.
+
+    Args:
+        outputs: value [T+1, B] is used.
+        trajectory: T steps in B environments.
+        hyper: discount is used.
+    """
+    discount = hyper["discount"] * trajectory.discount
+    target = trajectory.reward + discount * outputs.value[1:]
+    return Targets(target, jnp.where(trajectory.valid, target - outputs.value[:-1], 0.0))
+
+
+def averaged(loss: Loss) -> Loss:
+    """The same loss as a mean over the valid steps instead of their sum."""
+
+    def mean(
+        outputs: NetworkOutput, targets: Any, trajectory: Trajectory, hyper: Hyperparameters
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        total, metrics = loss(outputs, targets, trajectory, hyper)
+        return total / jnp.maximum(jnp.sum(trajectory.valid), 1), metrics
+
+    return mean
 
 
 def loss(

@@ -43,6 +43,9 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "policy_cost": Hyperparameter("Weight of the policy-gradient loss.", 1.0, 1.0, upper=None),
     "value_cost": Hyperparameter("Weight of half the squared value error.", 0.5, 0.5, upper=None),
     "entropy_cost": Hyperparameter("Weight of the policy's entropy.", 0.01, 0.01, upper=None),
+    "epsilon": Hyperparameter(
+        "Share of random actions of an epsilon-greedy policy.", 0.1, None, 1.0, per_head=False
+    ),
     "learning_rate_scale": Hyperparameter(
         "Factor of every inner update.", 1.0, outer=None, upper=2.0, per_head=False
     ),

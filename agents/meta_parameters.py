@@ -39,7 +39,7 @@ def init_meta_params(learned: Mapping[str, Learned], heads: int) -> MetaParams:
     """
     # With a type of their own: a weak one would change in the first steps, and each would compile.
     return {
-        name: jnp.full(_shape(name, heads), _initial_logit(start / upper), jnp.result_type(float))
+        name: jnp.full(_shape(name, heads), initial_logit(start / upper), jnp.result_type(float))
         for name, (start, upper) in learned.items()
     }
 
@@ -83,7 +83,7 @@ def _shape(name: str, heads: int) -> tuple[int, ...]:
     return (heads,) if heads > 1 and per_head else ()
 
 
-def _initial_logit(share: float) -> float:
+def initial_logit(share: float) -> float:
     """Of a starting value given as a share of its upper bound."""
     if share <= 0.0 or share >= 1.0:
         return math.copysign(_INITIAL_LOGIT_AT_BOUND, share - 0.5)

@@ -1,6 +1,6 @@
 """Policy and value networks; the only file that imports haiku."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -25,6 +25,13 @@ class Network(NamedTuple):
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array], NetworkOutput]
+
+
+class DenseNetwork(NamedTuple):
+    """A pair of pure functions; `apply` takes vectors [..., F] to vectors [..., N]."""
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
 
 
 def _space_to_depth(x: jax.Array, block: int) -> jax.Array:
@@ -120,9 +127,17 @@ def _deep_torso(x: jax.Array) -> jax.Array:
 
 def _flat_torso(x: jax.Array) -> jax.Array:
     """Two dense layers of 128 for observations that are not images."""
-    x = x.astype(jnp.float32) * _pixel_scale(x)
-    for _ in range(2):
-        x = jax.nn.relu(hk.Linear(128)(x))
+    return _dense(x.astype(jnp.float32) * _pixel_scale(x), (128, 128))
+
+
+def _wide_flat_torso(x: jax.Array) -> jax.Array:
+    """Two dense layers of 256: the grid world's (Flennerhag et al., section 5.1)."""
+    return _dense(x.astype(jnp.float32) * _pixel_scale(x), (256, 256))
+
+
+def _dense(x: jax.Array, widths: Sequence[int]) -> jax.Array:
+    for width in widths:
+        x = jax.nn.relu(hk.Linear(width)(x))
     return x
 
 
@@ -175,7 +190,8 @@ def make_network(
 
     Args:
         name: "shallow", "shallow_atari" or "deep"; all three are the same two dense layers where
-            the observation is a vector.
+            the observation is a vector. "separate": for vectors only, a torso for the policy and
+            one for the value.
         num_actions: A.
         observation_shape: of one observation, [H, W, C] or [features].
         dtype: of the observation; uint8 is divided by 255.
@@ -188,13 +204,20 @@ def make_network(
     rank = len(observation_shape)
     if rank not in (1, 3):
         raise ValueError(f"an observation of shape {observation_shape} is no image and no vector")
-    torso = _flat_torso if rank == 1 else _IMAGE_TORSOS[name]
+    separate = name == "separate"
+    if separate and rank != 1:
+        raise ValueError(
+            f"it takes vectors, and an observation of shape {observation_shape} is none"
+        )
+    vector_torso = _wide_flat_torso if separate else _flat_torso
+    torso = vector_torso if rank == 1 else _IMAGE_TORSOS[name]
 
     def forward(observation: jax.Array) -> NetworkOutput:
         features = torso(observation)
-        outputs = NetworkOutput(
-            _policy(num_actions, "policy")(features), hk.Linear(1, name="value")(features)[..., 0]
-        )
+        logits = _policy(num_actions, "policy")(features)
+        value_features = torso(observation) if separate else features
+        value = hk.Linear(1, name="value")(value_features)[..., 0]
+        outputs = NetworkOutput(logits, value)
         if heads.auxiliary:
             logits, value = _auxiliary_heads(features, heads, num_actions)
             outputs = outputs._replace(auxiliary_logits=logits, auxiliary_value=value)
@@ -215,3 +238,26 @@ def make_network(
         return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), outputs)
 
     return Network(init, apply)
+
+
+def make_dense_network(
+    inputs: int, hidden: Sequence[int], outputs: int, *, zero_output: bool = False
+) -> DenseNetwork:
+    """Builds dense layers with ReLUs between them.
+
+    Args:
+        inputs: F.
+        hidden: widths of the hidden layers; none make it linear.
+        outputs: N.
+        zero_output: the last layer's first weights are zero, so that all outputs are 0 at first.
+    """
+
+    def forward(x: jax.Array) -> jax.Array:
+        w_init = jnp.zeros if zero_output else None
+        return hk.Linear(outputs, w_init=w_init, name="output")(_dense(x, hidden))
+
+    transformed = hk.without_apply_rng(hk.transform(forward))
+    return DenseNetwork(
+        lambda key: transformed.init(key, jnp.zeros(inputs)),
+        transformed.apply,
+    )

@@ -53,30 +53,30 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
-    config = _settle_stacx(config, {override.partition("=")[0] for override in overrides})
+    config = _settle_plain(config, {override.partition("=")[0] for override in overrides})
     return config if "name" in content else config.model_copy(update={"name": _name(source)})
 
 
-# What makes the bootstrapped meta-gradient that of STACX.
-_STACX = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
+# What makes the bootstrapped meta-gradient a plain one, which STACX's is.
+_PLAIN = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
 
 
-def _settle_stacx(config: Config, overridden: set[str]) -> Config:
-    """Gives `agent.algorithm=stacx` the values that define it, whatever a file says for BMG.
+def _settle_plain(config: Config, overridden: set[str]) -> Config:
+    """Gives `agent.algorithm=stacx` and `mg` the values that define them, whatever a file says.
 
     Raises:
         ConfigError: an override asks for something else.
     """
-    if config.agent.algorithm != "stacx":
+    if config.agent.algorithm not in ("stacx", "mg"):
         return config
-    for key, value in _STACX.items():
+    for key, value in _PLAIN.items():
         given = getattr(config.meta, key)
         if f"meta.{key}" in overridden and given != value:
             raise ConfigError(
-                f"meta.{key}={given}: agent.algorithm=stacx means meta.{key}={value}; leave the "
-                "key out, or use agent.algorithm=bmg"
+                f"meta.{key}={given}: agent.algorithm={config.agent.algorithm} means "
+                f"meta.{key}={value}; leave the key out, or use agent.algorithm=bmg"
             )
-    return config.model_copy(update={"meta": config.meta.model_copy(update=_STACX)})
+    return config.model_copy(update={"meta": config.meta.model_copy(update=_PLAIN)})
 
 
 def dump(config: Config) -> str:

@@ -1,7 +1,7 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
@@ -29,10 +29,10 @@ class _Group(BaseModel):
 class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
-    suite: Literal["atari", "catch", "gymnasium"] = "atari"
-    """Where the game comes from."""
+    suite: Literal["atari", "catch", "gymnasium", "two_colours"] = "atari"
+    """Where the game comes from. two_colours runs on the learner's device, without actors."""
     game: str = "pong"
-    """Atari: a name from `bmg games`. Gymnasium: an environment id. Catch: `catch`."""
+    """Atari: a name from `bmg games`. Gymnasium: an environment id. Else the suite's own name."""
     frame_skip: int = Field(default=4, ge=1)
     """Emulator frames for each step, the action repeated; 1 where nothing is skipped."""
     frame_stack: int = Field(default=4, ge=1)
@@ -49,6 +49,8 @@ class EnvironmentConfig(_Group):
     """The learner clips rewards to [-reward_clip, reward_clip]; 0 does not clip."""
     life_loss_discount: float = Field(default=0.0, ge=0.0, le=1.0)
     """Discount of the step that loses a life: 0 ends the return there, 1 ignores lives."""
+    swap_period: int = Field(default=100_000, ge=1, le=2**29)
+    """two_colours: steps after which the two objects' rewards swap."""
 
 
 def _keys_of_hyperparameters(
@@ -85,12 +87,17 @@ _UpperBounds = _keys_of_hyperparameters("_UpperBounds", float | None, _upper_bou
 class AgentConfig(_FixedValues):
     """`agent`: the algorithm and its hyper-parameters: fixed values, or where learning starts."""
 
-    algorithm: Literal["impala", "stacx", "bmg"] = "impala"
+    algorithm: Literal[
+        "impala", "stacx", "bmg", "actor_critic", "mg", "q_lambda", "q_lambda_bmg"
+    ] = "impala"
     """impala: V-trace actor-critic, all hyper-parameters fixed; stacx: they are learned by
-    meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients."""
-    network: Literal["shallow", "shallow_atari", "deep"] = "shallow"
+    meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients. two_colours has an
+    on-policy actor_critic, mg (it, and plain meta-gradients) and bmg; and an epsilon-greedy
+    q_lambda, whose epsilon q_lambda_bmg learns."""
+    network: Literal["shallow", "shallow_atari", "deep", "separate"] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
-    its three for Atari; deep: residual. Vector observations: two dense layers, whatever is set."""
+    its three for Atari; deep: residual. Vector observations: two dense layers of 128, whatever of
+    these is set; separate: two of 256 for the policy and two more for the value."""
     auxiliary_heads: int = Field(default=0, ge=0, le=16)
     """More policies and values on the same torso, each with its own hyper-parameters; they never
     act."""
@@ -110,18 +117,23 @@ class LearnerConfig(_Group):
     """Steps in an unroll."""
     optimizer: Literal["sgd", "rmsprop", "adam"] = "rmsprop"
     """Of the inner update; RMSProp's epsilon stands inside its root."""
+    loss: Literal["sum", "mean"] = "sum"
+    """Over the valid steps of batch and time. IMPALA sums; the grid world's agent averages."""
     learning_rate: float = Field(default=6e-4, gt=0.0)
-    """For losses that are summed over batch and time."""
+    """For losses as `learner.loss` makes them."""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
     """linear: falls to 0 in the updates that total_frames makes if no step is an auto-reset."""
     decay: float = Field(default=0.99, ge=0.0, lt=1.0)
     """Of RMSProp's second moment."""
     epsilon: float = Field(default=0.01, gt=0.0)
     """Of RMSProp and Adam."""
+    gradient_decay: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Of a moving average of the gradients that the optimiser then takes; 0 averages nothing."""
     max_gradient_norm: float = Field(default=40.0, ge=0.0)
     """Global norm at which gradients are clipped; 0 does not clip."""
     devices: int = Field(default=1, ge=0)
-    """Local devices that share a batch; 0 takes all of them."""
+    """Local devices that share a batch, or the seeds of two_colours; 0 takes all of them. For
+    two_colours each core of a CPU is a device."""
 
 
 class OuterConfig(_OuterValues):
@@ -177,6 +189,13 @@ class MetaConfig(_Group):
     it makes no difference."""
     max_gradient_norm: float = Field(default=0.0, ge=0.0)
     """Norm at which meta-gradients are clipped; 0 does not clip."""
+    context_length: int = Field(default=10, ge=1, le=10_000)
+    """two_colours: hyper-parameters are the output of a network that sees the mean rewards of the
+    last so many unrolls (q_lambda: steps)."""
+    context_normalised: bool = True
+    """They are normalised by their mean and deviation since the start of the run, then squashed."""
+    hidden: list[Annotated[int, Field(ge=1, le=4096)]] = [32]
+    """Widths of that network's hidden layers; [] makes it linear."""
     outer: OuterConfig = OuterConfig()
     """See below."""
     upper: UpperConfig = UpperConfig()
@@ -253,6 +272,9 @@ class Config(_Group):
     """Of the run folder, and in logs."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """All random streams derive from it."""
+    seeds: int = Field(default=1, ge=1, le=10_000)
+    """Runs in one program, of the seeds seed, seed + 1, ...; only where the environment runs on the
+    learner's device (env.suite=two_colours)."""
     total_frames: int = Field(default=200_000_000, ge=1, le=10**12)
     """Environment frames: 4 for each step at frame skip 4."""
     hyperparameters_from: str | None = None

@@ -7,13 +7,15 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
 from learner.loop import Progress
-from learner.step import LearnerState
+
+# What a checkpoint holds: a named tuple of pytrees of arrays, fields that are None left out.
+State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
@@ -35,7 +37,7 @@ class Checkpoints:
             return []
         return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
 
-    def save(self, state: LearnerState, progress: Progress) -> Path:
+    def save(self, state: Any, progress: Progress) -> Path:
         """Writes a checkpoint beside the others, then renames it into place.
 
         A process killed at any moment leaves either no new checkpoint or a whole one. Files of
@@ -66,7 +68,7 @@ class Checkpoints:
             shutil.rmtree(self._folder / str(old))
         return target
 
-    def restore(self, like: LearnerState) -> tuple[LearnerState, Progress]:
+    def restore(self, like: State) -> tuple[State, Progress]:
         """The newest checkpoint that is whole; damaged newer ones are reported and passed over.
 
         Args:
@@ -86,13 +88,13 @@ class Checkpoints:
         reason = "; ".join(problems) or f"{self._folder} holds none"
         raise CheckpointError(f"no usable checkpoint: {reason}")
 
-    def _load(self, path: Path, like: LearnerState) -> tuple[LearnerState, Progress]:
+    def _load(self, path: Path, like: State) -> tuple[State, Progress]:
         with ocp.StandardCheckpointer() as checkpointer:
             state: Any = checkpointer.restore(path.absolute() / "state", _tree(like))
-        return LearnerState(**state), _progress(path)
+        return type(like)(**state), _progress(path)
 
 
-def _tree(state: LearnerState) -> dict[str, Any]:
+def _tree(state: Any) -> dict[str, Any]:
     """What is stored: host arrays under the names of the fields that a run has."""
     fields = jax.device_get(state)._asdict()
     return {name: value for name, value in fields.items() if value is not None}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.networks import NetworkOutput, Params
+from agents.networks import Network, NetworkOutput, Params
 from agents.policies import kl_divergence
 from agents.trajectory import Trajectory
 
@@ -40,6 +40,19 @@ def matching(function: Matching) -> Matching:
     """Makes a function known by its name."""
     MATCHING[function.__name__] = function
     return function
+
+
+def compare(
+    network: Network,
+    matching: Matching,
+    weights: Weights,
+    target: Params,
+    learner: Params,
+    trajectory: Trajectory,
+) -> jax.Array:
+    """A matching function between two sets of parameters at the states of a trajectory."""
+    points = [Point(p, network.apply(p, trajectory.observation)) for p in (target, learner)]
+    return matching(points[0], points[1], trajectory, weights)
 
 
 def _mean(x: jax.Array, trajectory: Trajectory) -> jax.Array:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_WRITTEN_OUT = 8  # steps; more of them would take long to compile
+# Steps; more of them would take long to compile. On CPUs XLA runs the convolutions of a loop ten
+# times slower than those outside it.
+WRITTEN_OUT = 8
 
 # update(state, inputs of one step, meta_params) -> (state, aux): phi, with its optimiser.
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -41,7 +43,12 @@ MetaGradient = Callable[[Any, Any, Any, Any], tuple[Any, MetaOutput]]
 
 
 def bootstrapped_meta_gradient(
-    update: Update, target: MakeTarget, matching: Matching
+    update: Update,
+    target: MakeTarget,
+    matching: Matching,
+    *,
+    recompute: bool = True,
+    written_out: int = WRITTEN_OUT,
 ) -> MetaGradient:
     """Builds `meta_gradient(meta_params, state, inner_inputs, target_inputs)`.
 
@@ -49,9 +56,17 @@ def bootstrapped_meta_gradient(
     meta-parameters, back through the K updates; the target is data. K and L are the leading axes
     of `inner_inputs` and `target_inputs`. It may be jitted, vmapped, scanned and sharded.
 
-    Each update but the first keeps only its input state for the way back and is computed again
-    there, so memory grows with K by states, not by activations. Nothing flows into the state
-    before the first update, so with K = 1 the way back is one forward-mode pass of the network.
+    Nothing flows into the state before the first update, so with K = 1 the way back is one
+    forward-mode pass of the network.
+
+    Args:
+        update: one step of the learner.
+        target: where it should have got to.
+        matching: how far it is from there.
+        recompute: each update but the first keeps only its input state for the way back and is
+            computed again there, so that memory grows with K by states, not by activations.
+            Without it small networks are faster.
+        written_out: so many updates are written out, more are scanned.
     """
 
     def inner(meta_params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
@@ -59,8 +74,10 @@ def bootstrapped_meta_gradient(
         aux = jax.tree.map(lambda x: jnp.expand_dims(x, 0), aux)
         if _length(inputs) == 1:
             return state, aux
-        step = jax.checkpoint(lambda s, x: update(s, x, meta_params))
-        state, others = _steps(step, state, jax.tree.map(lambda x: x[1:], inputs))
+        keep = jax.checkpoint if recompute else lambda step: step
+        step = keep(lambda s, x: update(s, x, meta_params))
+        further = jax.tree.map(lambda x: x[1:], inputs)
+        state, others = _steps(step, state, further, written_out)
         return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), aux, others)
 
     def meta_gradient(
@@ -78,31 +95,36 @@ def bootstrapped_meta_gradient(
     return meta_gradient
 
 
-def bootstrap_target(update: Update, last_update: Callable[[Any, Any, Any], Any]) -> MakeTarget:
+def bootstrap_target(
+    update: Update,
+    last_update: Callable[[Any, Any, Any], Any],
+    *,
+    written_out: int = WRITTEN_OUT,
+) -> MakeTarget:
     """L - 1 further steps of the learned rule, then one on the plain objective (section 3.1).
 
     Args:
         update: as the learner's own.
         last_update: (initial state, state, inputs of one step) to the target's state; the
             state before the K updates is there for objectives that refer to it.
+        written_out: so many updates are written out, more are scanned.
     """
 
     def target(initial: Any, final: Any, inputs: Any, meta_params: Any) -> Target:
         state, length = final, _length(inputs)
         if length > 1:
             further = jax.tree.map(lambda x: x[:-1], inputs)
-            state, _ = _steps(lambda s, x: update(s, x, meta_params), state, further)
+            state, _ = _steps(lambda s, x: update(s, x, meta_params), state, further, written_out)
         return Target(last_update(initial, state, _row(inputs, length - 1)), state)
 
     return target
 
 
-def _steps(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any) -> tuple[Any, Any]:
-    """`lax.scan`, but a few steps are written out.
-
-    On CPUs XLA runs the convolutions of a loop ten times slower than those outside it.
-    """
-    if _length(inputs) > _WRITTEN_OUT:
+def _steps(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any, written_out: int
+) -> tuple[Any, Any]:
+    """`lax.scan`, but a few steps are written out."""
+    if _length(inputs) > written_out:
         return jax.lax.scan(step, state, inputs)
     outputs = []
     for index in range(_length(inputs)):

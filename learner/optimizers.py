@@ -47,6 +47,7 @@ def make_optimizer(
     decay: float = 0.99,
     epsilon: float = 0.01,
     max_gradient_norm: float = 0.0,
+    gradient_decay: float = 0.0,
 ) -> optax.GradientTransformation:
     """An inner optimiser.
 
@@ -56,6 +57,8 @@ def make_optimizer(
         decay: of RMSProp's second moment.
         epsilon: RMSProp's, inside the root; Adam's, outside, beside a fixed one inside.
         max_gradient_norm: global norm to clip at before anything else; 0 does not clip.
+        gradient_decay: of a moving average of the gradients, which the rule then gets instead; 0
+            averages nothing.
 
     Raises:
         KeyError: an unknown name.
@@ -66,7 +69,8 @@ def make_optimizer(
         "adam": lambda: optax.scale_by_adam(eps=epsilon, eps_root=1e-16),
     }
     clip = [clip_by_norm(max_gradient_norm)] if max_gradient_norm else []
-    return optax.chain(*clip, rules[name](), optax.scale_by_learning_rate(learning_rate))
+    average = [optax.ema(gradient_decay, debias=False)] if gradient_decay else []
+    return optax.chain(*clip, *average, rules[name](), optax.scale_by_learning_rate(learning_rate))
 
 
 def without_second_moments(opt_state: Any) -> Any:
@@ -74,5 +78,5 @@ def without_second_moments(opt_state: Any) -> Any:
 
     A schedule goes on from the learner's number of updates.
     """
-    *clip, _, rate = opt_state
-    return (*clip, optax.EmptyState(), rate)
+    *before, _, rate = opt_state
+    return (*before, optax.EmptyState(), rate)

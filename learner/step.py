@@ -12,8 +12,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from agents.meta_parameters import MetaParams
 from agents.networks import Params
 from agents.trajectory import Trajectory
-from learner.meta_gradient import MakeTarget, Matching, bootstrapped_meta_gradient
-from learner.update import InnerState, Metrics, Update
+from learner.meta_gradient import (
+    MakeTarget,
+    Matching,
+    MetaOutput,
+    Update,
+    bootstrapped_meta_gradient,
+)
+from learner.update import InnerState, Metrics
 
 
 class Experience(NamedTuple):
@@ -45,9 +51,10 @@ class MetaLearning(NamedTuple):
     keep_bootstrapped: bool  # whether the learner goes on from the K-th or the (K+L-1)-th update
     target: MakeTarget
     matching: Matching
-    plain_target: MakeTarget  # one gradient step of size 1 on the outer loss, and
-    plain_matching: Matching  # half the squared distance: they make the plain meta-gradient
     optimizer: optax.GradientTransformation
+    # One gradient step of size 1 on the outer loss, and half the squared distance: they make the
+    # plain meta-gradient. None where nobody asks for its cosine with ours.
+    plain: tuple[MakeTarget, Matching] | None = None
 
 
 class Learner(NamedTuple):
@@ -111,7 +118,11 @@ def make_learner(
         return new, {**metrics, **described, "finite": finite}
 
     def diagnose(state: LearnerState, experience: Experience) -> Metrics:
-        return {} if meta is None else {"meta/cosine": _cosine(state, experience, update, meta)}
+        return (
+            {}
+            if meta is None or meta.plain is None
+            else {"meta/cosine": _cosine(state, experience, update, meta)}
+        )
 
     inputs = (replicated, by_batch)
     return Learner(
@@ -146,11 +157,9 @@ def _meta_step(
 ) -> tuple[LearnerState, Metrics]:
     """K updates and one of the meta-parameters."""
     assert state.meta is not None
-    inner_inputs, target_inputs = _inputs(experience, meta)
-    meta_gradient = bootstrapped_meta_gradient(update, meta.target, meta.matching)
-    gradients, output = meta_gradient(state.meta.params, state.inner, inner_inputs, target_inputs)
-    changes, opt_state = meta.optimizer.update(gradients, state.meta.opt_state, state.meta.params)
-    learned = MetaState(jax.tree.map(jnp.add, state.meta.params, changes), opt_state)
+    learned, gradients, output = meta_update(
+        update, meta, state.meta, state.inner, *_inputs(experience, meta)
+    )
     kept = output.target.bootstrapped if meta.keep_bootstrapped else output.state
     updates = state.updates + experience.online.action.shape[0]
     distance = jax.tree.map(jnp.subtract, output.target.state.params, output.state.params)
@@ -162,6 +171,36 @@ def _meta_step(
         **{f"meta/gradient/{name}": optax.tree.norm(g) for name, g in gradients.items()},
     }
     return LearnerState(kept, updates, learned), metrics
+
+
+def meta_update(
+    update: Update,
+    meta: MetaLearning,
+    meta_state: MetaState,
+    state: Any,
+    inner_inputs: Any,
+    target_inputs: Any,
+    **options: Any,
+) -> tuple[MetaState, MetaParams, MetaOutput]:
+    """One update of the meta-parameters, through K updates from `state`.
+
+    Args:
+        update: one update of `state`.
+        meta: how meta-parameters are learned.
+        meta_state: theirs.
+        state: the learner's.
+        inner_inputs: of the K updates.
+        target_inputs: of the L steps to the target.
+        options: of `bootstrapped_meta_gradient`.
+
+    Returns:
+        The next meta-state, the meta-gradient, and what else its computation gave.
+    """
+    meta_gradient = bootstrapped_meta_gradient(update, meta.target, meta.matching, **options)
+    gradients, output = meta_gradient(meta_state.params, state, inner_inputs, target_inputs)
+    changes, opt_state = meta.optimizer.update(gradients, meta_state.opt_state, meta_state.params)
+    params = jax.tree.map(jnp.add, meta_state.params, changes)
+    return MetaState(params, opt_state), gradients, output
 
 
 def _inputs(experience: Experience, meta: MetaLearning) -> tuple[Trajectory, Trajectory]:
@@ -188,11 +227,12 @@ def _cosine(
 ) -> jax.Array:
     """Between the meta-gradient and the plain one, over all meta-parameters."""
     assert state.meta is not None
+    assert meta.plain is not None
     inner_inputs, target_inputs = _inputs(experience, meta)
     arguments = state.meta.params, state.inner, inner_inputs
     meta_gradient = bootstrapped_meta_gradient(update, meta.target, meta.matching)
     ours, _ = meta_gradient(*arguments, target_inputs)
-    plain_meta_gradient = bootstrapped_meta_gradient(update, meta.plain_target, meta.plain_matching)
+    plain_meta_gradient = bootstrapped_meta_gradient(update, *meta.plain)
     newest = jax.tree.map(lambda x: x[-1:], target_inputs)
     plain, _ = plain_meta_gradient(*arguments, newest)
     products = jax.tree.map(lambda a, b: jnp.sum(a * b), ours, plain)

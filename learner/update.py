@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from agents.actor_critic import Loss
 from agents.hyperparameters import Hyperparameters
-from agents.meta_parameters import MetaParams
 from agents.networks import Network, NetworkOutput, Params
 from agents.trajectory import Trajectory
 from learner.optimizers import gradient_norm
 
 Metrics = dict[str, jax.Array]
 MakeTargets = Callable[[NetworkOutput, Trajectory, Hyperparameters], Any]
-Loss = Callable[[NetworkOutput, Any, Trajectory, Hyperparameters], tuple[jax.Array, Metrics]]
 
 
 class InnerState(NamedTuple):
@@ -24,7 +23,8 @@ class InnerState(NamedTuple):
     opt_state: Any
 
 
-Update = Callable[[InnerState, Trajectory, MetaParams], tuple[InnerState, Metrics]]
+# The last argument is whatever hyper-parameters are a function of.
+Update = Callable[[InnerState, Trajectory, Any], tuple[InnerState, Metrics]]
 
 
 def init_inner_state(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
@@ -37,7 +37,7 @@ def make_update(
     make_targets: MakeTargets,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    hyperparameters: Callable[[MetaParams], Hyperparameters],
+    hyperparameters: Callable[[Any], Hyperparameters],
     select: Callable[[NetworkOutput, Trajectory], Trajectory] | None = None,
 ) -> Update:
     """Builds `update(state, trajectory, meta_params) -> (state, metrics)`.
@@ -52,12 +52,13 @@ def make_update(
         make_targets: what the loss regards as data.
         loss: of outputs, targets, trajectory and hyper-parameters.
         optimizer: from learner/optimizers.py, which can be differentiated through.
-        hyperparameters: from meta-parameters; `learning_rate_scale` is used here.
+        hyperparameters: from the meta-parameters, and what else they depend on;
+            `learning_rate_scale` is used here.
         select: which steps of a trajectory count, given the network's outputs; all of them if None.
     """
 
     def update(
-        state: InnerState, trajectory: Trajectory, meta_params: MetaParams
+        state: InnerState, trajectory: Trajectory, meta_params: Any
     ) -> tuple[InnerState, Metrics]:
         outputs, pull_back = jax.vjp(
             lambda params: network.apply(params, trajectory.observation), state.params

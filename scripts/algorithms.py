@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from agents import actor_critic, outer_loss
+from agents.actor_critic import Loss
 from agents.heads import every_head
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from agents.meta_parameters import (
@@ -24,12 +25,12 @@ from agents.networks import Network, NetworkOutput
 from agents.trajectory import Trajectory
 from configs.load import ConfigError, load
 from configs.schema import Config
-from learner.matching import MATCHING, Matching, Point, Weights, l2
+from learner.matching import MATCHING, Matching, Weights, compare, l2
 from learner.meta_gradient import MakeTarget, bootstrap_target
 from learner.optimizers import OptimizerName, make_optimizer, without_second_moments
 from learner.step import MetaLearning
 from learner.update import InnerState, Metrics, Update, make_update
-from scripts.check import frames_per_update, hyperparameter_range, total_updates
+from scripts.check import frames_per_update, hyperparameter_range, learns, total_updates
 
 View = Callable[[Trajectory], Trajectory]
 
@@ -42,11 +43,6 @@ class Algorithm(NamedTuple):
     meta_params: MetaParams | None = None  # where learning starts
     schedule: Callable[[jax.Array], MetaParams] = lambda updates: {}
     describe: Callable[[MetaParams], Metrics] = lambda meta_params: {}
-
-
-def is_meta(config: Config) -> bool:
-    """Whether hyper-parameters are learned in this run."""
-    return config.agent.algorithm != "impala" and config.hyperparameters_from is None
 
 
 def inner_optimizer(
@@ -63,6 +59,7 @@ def inner_optimizer(
         decay=learner.decay,
         epsilon=learner.epsilon,
         max_gradient_norm=learner.max_gradient_norm,
+        gradient_decay=learner.gradient_decay,
     )
 
 
@@ -80,7 +77,7 @@ def build_algorithm(
     Raises:
         ConfigError: it cannot be built as asked.
     """
-    heads, matching = 1 + config.agent.auxiliary_heads, _matching(config)
+    heads, matching = 1 + config.agent.auxiliary_heads, matching_function(config)
 
     def inner(hyperparameters: Callable[[MetaParams], Hyperparameters]) -> Update:
         losses = _losses(config)
@@ -94,37 +91,48 @@ def build_algorithm(
             schedule=_schedule(config, heads),
             describe=named_values,
         )
-    names = config.meta.learned if is_meta(config) else []
+    names = config.meta.learned if learns(config) else []
     learned = {name: Learned(*hyperparameter_range(config, name)) for name in names}
     update = inner(make_hyperparameters(fixed_values(config), learned, heads))
     if not learned:
         return Algorithm(update)
 
-    def target(step: _LastStep) -> MakeTarget:
+    def target(step: LastStep) -> MakeTarget:
         return bootstrap_target(update, _last_update(config, network, view, step))
 
     meta = config.meta
-    weights = Weights(meta.l2_weight, meta.policy_weight, meta.value_weight)
+    weights = matching_weights(config)
     values = make_hyperparameters({}, learned, heads)
     return Algorithm(
         update,
         MetaLearning(
             meta.inner_steps,
             meta.keep_bootstrapped,
-            target(_last_step(config, optimizer)),
+            target(last_step(config, optimizer)),
             _on_newest_batch(network, view, matching, weights),
-            target(_plain_step(1.0)),
-            _on_newest_batch(network, view, l2, Weights()),
-            make_optimizer(
-                "adam",
-                meta.learning_rate,
-                epsilon=meta.epsilon,
-                max_gradient_norm=meta.max_gradient_norm,
-            ),
+            meta_optimizer(config),
+            (target(_plain_step(1.0)), _on_newest_batch(network, view, l2, Weights())),
         ),
         init_meta_params(learned, heads),
         describe=lambda meta_params: named_values(values(meta_params)),
     )
+
+
+def meta_optimizer(config: Config) -> optax.GradientTransformation:
+    """Of the meta-parameters."""
+    meta = config.meta
+    return make_optimizer(
+        "adam",
+        meta.learning_rate,
+        epsilon=meta.epsilon,
+        max_gradient_norm=meta.max_gradient_norm,
+    )
+
+
+def matching_weights(config: Config) -> Weights:
+    """Of the terms of the matching functions."""
+    meta = config.meta
+    return Weights(meta.l2_weight, meta.policy_weight, meta.value_weight)
 
 
 def fixed_values(config: Config) -> dict[str, float]:
@@ -148,8 +156,14 @@ def outer_values(config: Config) -> dict[str, float]:
 def _losses(config: Config):
     """`make_targets` and `loss` of the inner update."""
     if config.agent.auxiliary_heads or config.agent.outer_value_head:
-        return every_head(outer_values(config))
-    return actor_critic.make_targets, actor_critic.loss
+        make_targets, loss = every_head(outer_values(config))
+        return make_targets, reduced(config, loss)
+    return actor_critic.make_targets, reduced(config, actor_critic.loss)
+
+
+def reduced(config: Config, loss: Loss) -> Loss:
+    """A summed loss, or its mean, as `learner.loss` wants it."""
+    return actor_critic.averaged(loss) if config.learner.loss == "mean" else loss
 
 
 def _select(config: Config) -> Callable[[NetworkOutput, Trajectory], Trajectory] | None:
@@ -159,36 +173,37 @@ def _select(config: Config) -> Callable[[NetworkOutput, Trajectory], Trajectory]
     return lambda outputs, batch: actor_critic.within_trust_region(outputs, batch, max_kl)
 
 
-class _LastStep(NamedTuple):
+class LastStep(NamedTuple):
     """How the target takes its last step."""
 
     optimizer: optax.GradientTransformation
     state: Callable[[InnerState], Any]  # the optimiser's, made of the learner's state
 
 
-def _learners_own(optimizer: optax.GradientTransformation) -> _LastStep:
-    return _LastStep(optimizer, lambda learner: learner.opt_state)
+def _learners_own(optimizer: optax.GradientTransformation) -> LastStep:
+    return LastStep(optimizer, lambda learner: learner.opt_state)
 
 
-def _plain_step(learning_rate: float) -> _LastStep:
+def _plain_step(learning_rate: float) -> LastStep:
     sgd = make_optimizer("sgd", learning_rate)
-    return _LastStep(sgd, lambda learner: sgd.init(learner.params))
+    return LastStep(sgd, lambda learner: sgd.init(learner.params))
 
 
-def _last_step(config: Config, optimizer: optax.GradientTransformation) -> _LastStep:
+def last_step(config: Config, optimizer: optax.GradientTransformation) -> LastStep:
+    """The last step that `meta.target_optimizer` asks for; `optimizer` is the learner's."""
     meta = config.meta
     if meta.target_optimizer == "learner":
         return _learners_own(optimizer)
     if meta.target_learning_rate is not None:
         return _plain_step(meta.target_learning_rate)
-    if config.agent.algorithm == "stacx":
+    if config.agent.algorithm in ("stacx", "mg"):
         return _plain_step(1.0)
     sgd = inner_optimizer(config, "sgd")
-    return _LastStep(sgd, lambda learner: without_second_moments(learner.opt_state))
+    return LastStep(sgd, lambda learner: without_second_moments(learner.opt_state))
 
 
 def _last_update(
-    config: Config, network: Network, view: View, step: _LastStep
+    config: Config, network: Network, view: View, step: LastStep
 ) -> Callable[[InnerState, InnerState, Trajectory], InnerState]:
     """The target's last step, on the outer loss."""
     outer, kl_cost = outer_values(config), config.meta.outer.kl_cost
@@ -199,7 +214,7 @@ def _last_update(
         rule = make_update(
             network,
             outer_loss.make_targets,
-            outer_loss.make_loss(kl_cost, before),
+            reduced(config, outer_loss.make_loss(kl_cost, before)),
             step.optimizer,
             lambda meta_params: outer,
             _select(config),
@@ -209,7 +224,12 @@ def _last_update(
     return last_update
 
 
-def _matching(config: Config) -> Matching:
+def matching_function(config: Config) -> Matching:
+    """The one that `meta.matching` names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     name = config.meta.matching
     if name not in MATCHING:
         close = difflib.get_close_matches(name, MATCHING, n=1, cutoff=0.5)
@@ -225,11 +245,7 @@ def _on_newest_batch(
 
     def match(target: InnerState, learner: InnerState, inputs: Trajectory) -> jax.Array:
         batch = view(jax.tree.map(lambda x: x[-1], inputs))
-        points = [
-            Point(params, network.apply(params, batch.observation))
-            for params in (target.params, learner.params)
-        ]
-        return matching(points[0], points[1], batch, weights)
+        return compare(network, matching, weights, target.params, learner.params, batch)
 
     return match
 
@@ -242,7 +258,7 @@ def _schedule(config: Config, heads: int) -> Callable[[jax.Array], MetaParams]:
     folder = Path(str(config.hyperparameters_from))
     source = load(str(folder / "config.yaml"))
     names = [name for name in source.meta.learned if name in HYPERPARAMETERS]
-    keys = {name: [f"meta/{name}"] for name in names if is_meta(source)}
+    keys = {name: [f"meta/{name}"] for name in names if learns(source)}
     for name in keys:
         if HYPERPARAMETERS[name].per_head:
             keys[name] += [f"meta/auxiliary_{i}/{name}" for i in range(1, heads)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.load import load
 from configs.schema import Config
-from scripts.check import RunFailed, check, environment_spec, new_unrolls
+from scripts.check import RunFailed, check, environment_spec, new_unrolls, runs_on_device
 
 _STAGE_SECONDS = 6.0
 _ROUNDS = 15  # in which the algorithms' programs take turns
@@ -38,9 +38,11 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     """
     config = load(source, overrides)
     check(config)
-    variants = _variants(config, source, overrides)
+    if runs_on_device(config):
+        from scripts import bench_on_device
 
-    import jax
+        return bench_on_device.bench(source, overrides, seconds)
+    variants = _variants(config, source, overrides)
 
     from scripts import build, runtime
 
@@ -67,14 +69,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         "batch_size": config.learner.batch_size,
         "actors": f"{config.actors.count} x {config.actors.envs_per_actor} environments",
         "runtime": f"{config.actors.runtime}, {config.actors.mode}",
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": _processor(),
-            "devices": [str(device) for device in jax.local_devices()],
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-        },
-        "date": datetime.date.today().isoformat(),
+        **machine(),
         "steps_per_second": {name: round(rate) for name, rate in stages.items()}
         | {"serial_bound": round(bound), "whole": round(whole["steps_per_second"])},
         "frames_per_second": round(whole["steps_per_second"] * config.env.frame_skip),
@@ -84,6 +79,22 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     }
     print(json.dumps(result, indent=2))
     return 0
+
+
+def machine() -> dict[str, Any]:
+    """Where and when something was measured."""
+    import jax
+
+    return {
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": _processor(),
+            "devices": [str(device) for device in jax.local_devices()],
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+        },
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def _processor() -> str:

@@ -19,8 +19,8 @@ from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
 from learner.update import init_inner_state
-from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer, is_meta
-from scripts.check import environment_spec, new_unrolls
+from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer
+from scripts.check import environment_spec, learns, new_unrolls
 
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
@@ -87,7 +87,7 @@ def composition(config: Config) -> Composition:
     """What the experience of one learner step is made of."""
     meta, steps = config.meta, 1
     further = 0
-    if is_meta(config):
+    if learns(config):
         steps = meta.inner_steps
         if meta.keep_bootstrapped:
             steps += meta.bootstrap_steps - 1

@@ -2,16 +2,18 @@
 
 import difflib
 import importlib.util
+import json
 import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from actors.environments import atari_games
 from actors.environments.vector import EnvironmentSpec
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
-from configs.schema import Config, EnvironmentConfig
+from configs.schema import ActorsConfig, Config, EnvironmentConfig
 
 _ATARI_ONLY = (
     "sticky_actions",
@@ -20,6 +22,7 @@ _ATARI_ONLY = (
     "max_episode_frames",
     "life_loss_discount",
 )
+_ON_DEVICE_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 _PROBE_SECONDS = 5.0
 # Ray's head node speaks gRPC, so it answers the HTTP/2 preface with a SETTINGS frame. Asking first
 # takes milliseconds; Ray itself would try for minutes and then end the process.
@@ -58,12 +61,74 @@ def check(config: Config) -> None:
         ConfigError: one line that names the key, the value and what is allowed.
     """
     _check_game(config.env)
-    _check_batch(config)
+    _check_algorithm(config)
     _check_learned(config)
     if config.logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
+    if runs_on_device(config):
+        _check_on_device(config)
+        return
+    _check_batch(config)
+    if config.seeds != 1:
+        raise ConfigError(
+            f"seeds={config.seeds}: several seeds in one program need env.suite=two_colours; start "
+            "a run for each seed"
+        )
     if config.actors.runtime == "ray":
         _check_ray_address(config.actors.ray_address)
+
+
+def runs_on_device(config: Config) -> bool:
+    """Whether the environment is part of the learner's program, and there are no actors."""
+    return config.env.suite == "two_colours"
+
+
+def _check_algorithm(config: Config) -> None:
+    everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
+    allowed = _ON_DEVICE_ALGORITHMS if runs_on_device(config) else everywhere
+    if name not in allowed:
+        raise ConfigError(
+            f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
+        )
+    if config.agent.network == "separate" and config.env.suite in ("atari", "catch"):
+        raise ConfigError(
+            f"agent.network=separate: it is for two_colours and vector observations; "
+            f"env.suite={config.env.suite} has shallow, shallow_atari, deep"
+        )
+
+
+def _check_on_device(config: Config) -> None:
+    """Refuses what an environment in the learner's own program does not know."""
+    suite, name = config.env.suite, config.agent.algorithm
+    required: dict[str, Any] = {
+        "learner.batch_size": 1,
+        "env.reward_clip": 0.0,
+        "agent.auxiliary_heads": 0,
+        "agent.outer_value_head": False,
+        "replay.unrolls": 0,
+        "replay.max_kl": 0.0,
+        "meta.outer.kl_cost": 0.0,
+        "hyperparameters_from": None,
+    }
+    if learns(config):
+        required["meta.keep_bootstrapped"] = True
+    if name.startswith("q_lambda"):
+        required |= {"learner.unroll_length": 1, "meta.inner_steps": 1}
+    required |= {f"actors.{key}": value for key, value in ActorsConfig().model_dump().items()}
+    for key, value in required.items():
+        given: Any = config
+        for part in key.split("."):
+            given = getattr(given, part)
+        if given != value:
+            raise ConfigError(
+                f"{key}={given}: must be {json.dumps(value)} for agent.algorithm={name} on env.suite={suite}, "
+                "whose environment runs in the learner's own program"
+            )
+    if name == "q_lambda_bmg" and config.meta.bootstrap_steps < 2:
+        raise ConfigError(
+            f"meta.bootstrap_steps={config.meta.bootstrap_steps}: must be at least 2; "
+            "agent.algorithm=q_lambda_bmg plays and learns L - 1 steps to its target"
+        )
 
 
 def _check_batch(config: Config) -> None:
@@ -103,20 +168,43 @@ def _check_learned(config: Config) -> None:
                 "metrics.jsonl); give a run folder"
             )
         return
-    if config.agent.algorithm == "impala":
+    if not learns(config):
         return
     if not config.meta.learned:
+        plain = "actor_critic or q_lambda" if runs_on_device(config) else "impala"
         raise ConfigError(
             f"meta.learned=[]: agent.algorithm={config.agent.algorithm} has nothing to learn; name "
-            "hyper-parameters, or use agent.algorithm=impala"
+            f"hyper-parameters, or use agent.algorithm={plain}"
         )
+    without_effect = _without_effect(config)
     for name in config.meta.learned:
+        if name in without_effect:
+            rest = [known for known in HYPERPARAMETERS if known not in without_effect]
+            raise ConfigError(
+                f"meta.learned={name}: it has no gradient with agent.algorithm="
+                f"{config.agent.algorithm} and env.suite={config.env.suite}, which can learn "
+                f"{', '.join(rest)}"
+            )
         start, upper = hyperparameter_range(config, name)
         if start > upper or not upper:
             raise ConfigError(
                 f"agent.{name}={start:g}: it is learned between 0 and {upper:g}; raise "
                 f"meta.upper.{name}, or start lower"
             )
+
+
+def _without_effect(config: Config) -> set[str]:
+    """Hyper-parameters through which no meta-gradient flows."""
+    if config.agent.algorithm.startswith("q_lambda"):
+        return set(HYPERPARAMETERS) - {"epsilon"}
+    of_vtrace = {"vtrace_lambda", "vtrace_leak_rho", "vtrace_leak_c"}
+    return {"epsilon"} | (of_vtrace if runs_on_device(config) else set())
+
+
+def learns(config: Config) -> bool:
+    """Whether hyper-parameters are learned in this run."""
+    fixed = ("impala", "actor_critic", "q_lambda")
+    return config.agent.algorithm not in fixed and config.hyperparameters_from is None
 
 
 def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
@@ -134,8 +222,8 @@ def _check_game(env: EnvironmentConfig) -> None:
         if env.game not in atari_games.BY_NAME:
             raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")
         return
-    if env.suite == "catch" and env.game != "catch":
-        raise ConfigError(f"env.game={env.game}: env.suite=catch has one game, 'catch'")
+    if env.suite in ("catch", "two_colours") and env.game != env.suite:
+        raise ConfigError(f"env.game={env.game}: env.suite={env.suite} has one game, {env.suite!r}")
     for key in _ATARI_ONLY:
         default = EnvironmentConfig.model_fields[key].default
         if getattr(env, key) != default:

@@ -40,7 +40,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _time_left(metrics: dict[str, Any], total_frames: int) -> str:
-    rate = metrics["frames_per_second"]
+    rate = metrics["frames_per_second"] / metrics.get("seeds", 1)  # frames are those of each seed
     if not rate:
         return "-"
     seconds = int(max(0, total_frames - metrics["frames"]) / rate)
@@ -69,16 +69,41 @@ class _Lines:
             f"frames {metrics['frames']:,}/{self._total:,}"
             f"  {metrics['frames_per_second']:,.0f} frames/s"
             f"  left {_time_left(metrics, self._total)}"
-            f"  return {_number(metrics['episode_return'])}"
-            f"  episodes {metrics['episodes']:,}"
+            f"  {self._success(metrics)}"
             f"  loss {_number(metrics['loss/total'], 4)}"
+            + "".join(f"  {name} {value:.4g}" for name, value in _learned(metrics))
+        )
+
+    def _success(self, metrics: dict[str, Any]) -> str:
+        if "reward_per_step" in metrics:
+            return f"reward/step {_number(metrics['reward_per_step'], 4)}"
+        return (
+            f"return {_number(metrics['episode_return'])}"
+            f"  episodes {metrics['episodes']:,}"
             f"  lag {_number(metrics['policy_lag'], 1)}"
             f"  actors {metrics['actors/alive']:.0f}"
-            + "".join(f"  {name} {value:.4g}" for name, value in _learned(metrics))
         )
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _of_seeds(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("reward/step", _number(metrics["reward_per_step"], 4)),
+        ("seeds", f"{metrics['seeds']}"),
+    ]
+
+
+def _of_actors(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    lag, lag_max = metrics["policy_lag"], metrics["policy_lag_max"]
+    return [
+        ("mean return", _number(metrics["episode_return"])),
+        ("episodes", f"{metrics['episodes']:,}"),
+        ("actors alive", f"{metrics['actors/alive']:.0f}"),
+        ("restarts", f"{metrics['actors/restarts']:.0f}"),
+        ("policy lag", f"{_number(lag, 1)} (max {_number(lag_max, 0)})"),
+    ]
 
 
 class _Live:
@@ -97,17 +122,12 @@ class _Live:
         for _ in range(3):
             table.add_column(style="dim", no_wrap=True)
             table.add_column(justify="right", no_wrap=True)
-        lag, lag_max = metrics["policy_lag"], metrics["policy_lag_max"]
         cells = [
             ("frames", f"{metrics['frames']:,} / {self._total:,}"),
             ("frames/s", _number(metrics["frames_per_second"], 0)),
             ("time left", _time_left(metrics, self._total)),
-            ("mean return", _number(metrics["episode_return"])),
-            ("episodes", f"{metrics['episodes']:,}"),
             ("learner updates", f"{metrics['learner_updates']:,}"),
-            ("actors alive", f"{metrics['actors/alive']:.0f}"),
-            ("restarts", f"{metrics['actors/restarts']:.0f}"),
-            ("policy lag", f"{_number(lag, 1)} (max {_number(lag_max, 0)})"),
+            *(_of_seeds(metrics) if "seeds" in metrics else _of_actors(metrics)),
             *((k, _number(v, 4)) for k, v in metrics.items() if k.startswith("loss/")),
             *((name, self._moving(name, value)) for name, value in _learned(metrics)),
             *((k, _number(metrics[k], 4)) for k in _META if k in metrics),

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.load import ConfigError, load
 from configs.schema import Config
-from scripts.check import RunFailed, check, environment_spec
+from scripts.check import RunFailed, check, environment_spec, runs_on_device
 
 _ENVIRONMENTS = 10  # side by side
 _FRAMES_PER_SECOND = {"atari": 60, "catch": 5, "gymnasium": 30}
@@ -25,6 +25,11 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
     config = _on_this_machine(load(str(path / "config.yaml")))
+    if runs_on_device(config):
+        raise ConfigError(
+            f"{run_dir}: env.suite={config.env.suite} has no episodes to play; `bmg report` shows "
+            "what its agents collected"
+        )
     check(config)
     if not os.access(path, os.W_OK):
         raise ConfigError(f"{run_dir}: cannot be written, and evaluation.json goes there")

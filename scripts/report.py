@@ -49,30 +49,44 @@ def _setting(path: Path) -> str:
 
 
 def report(run_dirs: list[str], out: str | None) -> int:
-    """Writes curve.png, table.md and table.csv, and hyperparameters.png where some were learned.
+    """Writes figures and tables: of runs of several seeds by `seed_report`, of others by this file.
 
     Raises:
         ConfigError: a folder holds no run, or the output cannot be written.
     """
-    runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
-    folder = Path(out) if out else (runs[0].path if len(runs) == 1 else Path("report"))
+    from scripts import seed_report, seed_runs  # which import this module
+
+    paths = [Path(run_dir) for run_dir in run_dirs]
+    of_seeds = [path for path in paths if (path / seed_runs.SEEDS_FILE).is_file()]
+    groups = seed_runs.pool([seed_runs.read(path) for path in of_seeds])
+    runs = [read_run(path) for path in paths if path not in of_seeds]
+    folder = Path(out) if out else (paths[0] if len(paths) == 1 else Path("report"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}") from None
+    written = []
+    if groups:
+        written += seed_report.report_seeds(groups, folder, "seeds_table" if runs else "table")
+    if runs:
+        written += _report_runs(runs, folder)
+    print(", ".join(str(folder / name) for name in written))
+    return 0
+
+
+def _report_runs(runs: list[Run], folder: Path) -> list[str]:
+    """Writes curve.png, table.md and table.csv, and hyperparameters.png where some were learned."""
     draw_curves(runs, folder / "curve.png")
     written = ["curve.png"]
     if draw_hyperparameters(runs, folder / "hyperparameters.png"):
         written.append("hyperparameters.png")
-    rows = [_row(run) for run in runs]
-    write_tables(rows, folder)
-    print(", ".join(str(folder / name) for name in [*written, "table.md", "table.csv"]))
-    return 0
+    write_tables([_row(run) for run in runs], folder, "table")
+    return [*written, "table.md", "table.csv"]
 
 
 def draw_curves(runs: list[Run], file: Path) -> None:
     """Mean return of the recent episodes against frames, with reference scores."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
     _draw(axes, runs, "episode_return")
     games = {run.summary.get("protocol", {}).get("game") for run in runs}
@@ -96,7 +110,7 @@ def draw_hyperparameters(runs: list[Run], file: Path) -> bool:
     ]
     if not names:
         return False
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure, panels = plt.subplots(
@@ -115,7 +129,8 @@ def draw_hyperparameters(runs: list[Run], file: Path) -> bool:
     return True
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """`matplotlib.pyplot`, drawing into files only."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -192,15 +207,15 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def write_tables(rows: list[dict[str, Any]], folder: Path) -> None:
+def write_tables(rows: list[dict[str, Any]], folder: Path, name: str) -> None:
     """Writes the same rows as Markdown and as CSV; an empty cell is a dash in Markdown."""
     columns = list(rows[0])
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in rows:
         cells = ["-" if row[name] is None else str(row[name]) for name in columns]
         lines.append(f"| {' | '.join(cells)} |")
-    (folder / "table.md").write_text("\n".join(lines) + "\n")
-    with (folder / "table.csv").open("w", newline="") as file:
+    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
+    with (folder / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

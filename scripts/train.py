@@ -7,21 +7,24 @@ import importlib.metadata
 import logging
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
-from scripts.check import RunFailed, check, check_run_folder, environment_spec
+from scripts.check import RunFailed, check, check_run_folder, environment_spec, runs_on_device
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from learner.checkpoint import Checkpoints
-    from learner.loop import Progress
+    from learner.loop import LoopSettings, Progress
     from learner.run_folder import Status
     from learner.step import LearnerState
     from scripts.build import Agent, Probe
     from scripts.runtime import StopSignals
+
+State = TypeVar("State", bound=tuple)  # of the learner: a named tuple of arrays
 
 _SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_from has replayed
 
@@ -57,6 +60,10 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     check_run_folder(path, resume=resume)
     if resume:
         _check_same_run(config, path)
+    if runs_on_device(config):
+        from scripts.train_on_device import run
+
+        return run(config, path, resume)
     return _run(config, path, resume)
 
 
@@ -112,22 +119,18 @@ def _check_same_run(config: Config, path: Path) -> None:
 
 
 def _run(config: Config, path: Path, resume: bool) -> int:
-    from learner.checkpoint import Checkpoints
     from scripts import build, runtime
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
     runtime.use_compilation_cache()
     probe = build.probe_environment(config)
     agent = build.build_agent(_with_own_schedule(config, path), probe)
-    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
-    if resume and not checkpoints.versions():
-        raise ConfigError(f"--resume: {path} holds no checkpoint; start again in another --run-dir")
+    checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     connect(config, probe)
     stop.listen()  # again: Ray installs handlers of its own
     try:
-        state, progress = _starting_point(agent.initial_state, checkpoints, path, resume)
-        with contextlib.closing(_Record(config, path, probe)) as record:
+        state, progress = starting_point(agent.initial_state, checkpoints, path, resume)
+        with contextlib.closing(Record(config, path, probe.num_actions)) as record:
             _keep_schedule(config, path)
             _learn(config, agent, state, progress, checkpoints, record, stop)
             print(
@@ -138,9 +141,24 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     return 0 if record.status == "finished" else 128 + int(stop.received or 0)
 
 
-def _starting_point(
-    initial: LearnerState, checkpoints: Checkpoints, path: Path, resume: bool
-) -> tuple[LearnerState, Progress]:
+def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
+    """Those of the run folder.
+
+    Raises:
+        ConfigError: it should be resumed and there is none.
+    """
+    from learner.checkpoint import Checkpoints
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
+    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
+    if resume and not checkpoints.versions():
+        raise ConfigError(f"--resume: {path} holds no checkpoint; start again in another --run-dir")
+    return checkpoints
+
+
+def starting_point(
+    initial: State, checkpoints: Checkpoints, path: Path, resume: bool
+) -> tuple[State, Progress]:
     """The first state, or that of the newest good checkpoint."""
     from learner import run_folder
     from learner.checkpoint import CheckpointError
@@ -162,12 +180,10 @@ def _learn(
     state: LearnerState,
     progress: Progress,
     checkpoints: Checkpoints,
-    record: _Record,
+    record: Record,
     stop: StopSignals,
 ) -> None:
     """Runs the loop to its end and writes the last checkpoint and the status."""
-    from agents.trajectory import SourceFailed
-    from learner.loop import LearningDiverged, LoopSettings
     from learner.loop import run as run_loop
     from scripts import build
 
@@ -175,51 +191,46 @@ def _learn(
         checkpoints.save(state, progress)
         record.note("running")
 
-    try:
-        with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
-            progress.starts += 1
-            on_checkpoint(state, progress)  # so that a run killed early can be resumed, too
-            state = run_loop(
-                agent.learner,
-                state,
-                source,
-                progress,
-                LoopSettings(
-                    config.total_frames,
-                    config.logging.every_seconds,
-                    config.checkpoint.every_seconds,
-                ),
-                composition=build.composition(config),
-                replay=build.build_replay(config, progress.starts),
-                stop=stop,
-                on_metrics=record.metrics,
-                on_checkpoint=on_checkpoint,
-            )
-            checkpoints.save(state, progress)
-    except (SourceFailed, LearningDiverged, OSError) as error:  # OSError: the disk is full, say
-        reason = f"{error} (after update {progress.updates})"
-        with contextlib.suppress(OSError):
-            record.note("failed", reason=reason)
-        raise RunFailed(f"{reason}; run folder: {record.path}") from error
-    except KeyboardInterrupt:  # the second one: no checkpoint of this moment
-        record.note("interrupted")
-        raise
-    except BaseException as error:  # a fault of ours: its traceback follows
-        record.note("failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    record.note("finished" if progress.frames >= config.total_frames else "interrupted")
+    with (
+        record.noting_how_it_ends(config, progress),
+        contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source,
+    ):
+        progress.starts += 1
+        on_checkpoint(state, progress)  # so that a run killed early can be resumed, too
+        state = run_loop(
+            agent.learner,
+            state,
+            source,
+            progress,
+            loop_settings(config),
+            composition=build.composition(config),
+            replay=build.build_replay(config, progress.starts),
+            stop=stop,
+            on_metrics=record.metrics,
+            on_checkpoint=on_checkpoint,
+        )
+        checkpoints.save(state, progress)
 
 
-class _Record:
+def loop_settings(config: Config) -> LoopSettings:
+    """When to stop, log and checkpoint."""
+    from learner.loop import LoopSettings
+
+    return LoopSettings(
+        config.total_frames, config.logging.every_seconds, config.checkpoint.every_seconds
+    )
+
+
+class Record:
     """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
 
-    def __init__(self, config: Config, path: Path, probe: Probe) -> None:
+    def __init__(self, config: Config, path: Path, num_actions: int) -> None:
         from learner.run_folder import RunFolder
         from scripts.display import make_display
 
         self.path = path
         self.status: Status = "running"
-        self._facts = _facts(config, probe)
+        self._facts = _facts(config, num_actions)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         self._wandb = _wandb(config, path)
         (path / "config.yaml").write_text(config_load.dump(config))
@@ -237,12 +248,38 @@ class _Record:
         if self._wandb is not None:
             self._wandb.log(metrics, step=metrics["frames"])
 
+    @contextlib.contextmanager
+    def noting_how_it_ends(self, config: Config, progress: Progress) -> Iterator[None]:
+        """Around the learning and the last checkpoint: writes the status, whatever happens.
+
+        Raises:
+            RunFailed: for what a user can do something about.
+        """
+        from agents.trajectory import SourceFailed
+        from learner.loop import LearningDiverged
+
+        try:
+            yield
+        except (SourceFailed, LearningDiverged, OSError) as error:  # OSError: the disk is full, say
+            reason = f"{error} (after update {progress.updates})"
+            with contextlib.suppress(OSError):
+                self.note("failed", reason=reason)
+            raise RunFailed(f"{reason}; run folder: {self.path}") from error
+        except KeyboardInterrupt:  # the second one: no checkpoint of this moment
+            self.note("interrupted")
+            raise
+        except BaseException as error:  # a fault of ours: its traceback follows
+            self.note("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        self.note("finished" if progress.frames >= config.total_frames else "interrupted")
+
     def note(self, status: Status, **facts: str) -> None:
         """Writes the summary with a status."""
         self.status = status
         self._folder.write_summary(status, **self._facts, **facts)
 
     def close(self) -> None:
+        """Closes the files and leaves the terminal as it was."""
         self._display.close()
         self._folder.close()
         if self._wandb is not None:
@@ -283,7 +320,7 @@ def disconnect(config: Config) -> None:
         pool.disconnect()
 
 
-def _facts(config: Config, probe: Probe) -> dict[str, Any]:
+def _facts(config: Config, num_actions: int) -> dict[str, Any]:
     """What stands beside every score: the protocol, and the versions that made it."""
     from actors.environments.suites import protocol
 
@@ -292,10 +329,11 @@ def _facts(config: Config, probe: Probe) -> dict[str, Any]:
         "name": config.name,
         "algorithm": config.agent.algorithm,
         "seed": config.seed,
+        "seeds": config.seeds,
         "total_frames": config.total_frames,
         "protocol": {
             **protocol(environment_spec(config.env), config.env.reward_clip),
-            "actions": probe.num_actions,
+            "actions": num_actions,
         },
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }

@@ -103,3 +103,33 @@ def test_policies():
     assert set(np.asarray(POLICIES["greedy"](key, logits))) == {0}
     shares = np.bincount(POLICIES["random"](key, logits), minlength=3) / 20_000
     np.testing.assert_allclose(shares, 1 / 3, atol=0.015)
+
+
+def test_one_step_targets_by_hand():
+    value = jnp.asarray([[1.0], [2.0], [4.0]])
+    trajectory = Trajectory(
+        observation=jnp.zeros((3, 1, 1)),
+        action=jnp.zeros((2, 1), jnp.int32),
+        reward=jnp.asarray([[0.5], [-1.0]]),
+        discount=jnp.asarray([[1.0], [0.0]]),
+        behaviour_logits=jnp.zeros((2, 1, 2)),
+        valid=jnp.asarray([[True], [True]]),
+    )
+    outputs = NetworkOutput(jnp.zeros((3, 1, 2)), value)
+    targets = actor_critic.make_one_step_targets(outputs, trajectory, {"discount": 0.9})
+    np.testing.assert_allclose(targets.value, [[0.5 + 0.9 * 2.0], [-1.0]], rtol=1e-6)
+    np.testing.assert_allclose(targets.advantage, [[1.3], [-3.0]], rtol=1e-6)
+    cut = trajectory._replace(valid=jnp.asarray([[True], [False]]))
+    targets = actor_critic.make_one_step_targets(outputs, cut, {"discount": 0.9})
+    np.testing.assert_allclose(targets.advantage, [[1.3], [0.0]], rtol=1e-6)
+
+
+def test_an_averaged_loss_is_the_sum_over_valid_steps_divided_by_their_number(x64):
+    outputs, trajectory = _case(3)[:2]
+    targets = actor_critic.make_targets(outputs, trajectory, HYPER)
+    total, _ = actor_critic.loss(outputs, targets, trajectory, HYPER)
+    mean, metrics = actor_critic.averaged(actor_critic.loss)(outputs, targets, trajectory, HYPER)
+    steps = int(np.sum(trajectory.valid))
+    assert 0 < steps < trajectory.valid.size
+    np.testing.assert_allclose(mean, total / steps, rtol=1e-12)
+    np.testing.assert_allclose(metrics["loss/total"], mean, rtol=1e-12)

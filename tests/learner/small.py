@@ -163,9 +163,8 @@ class MetaProblem:
             keep_bootstrapped,
             self.target,
             self.match,
-            self.target,
-            self.match,
             meta_optimizer,
+            plain=(self.target, self.match),
         )
         learner = make_learner(
             self.update,

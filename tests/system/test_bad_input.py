@@ -125,3 +125,40 @@ def test_help_has_an_example(command):
     result = bmg(command, "--help")
     assert result.returncode == 0
     assert f"example: bmg {command}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "parts"),
+    [
+        ("bmg", ["seeds=0"], ["seeds=0", "greater"]),
+        ("bmg", ["actors.count=8"], ["actors.count=8", "must be 2", "own program"]),
+        ("bmg", ["agent.algorithm=impala"], ["agent.algorithm=impala", "actor_critic"]),
+        ("bmg", ["learner.batch_size=4"], ["learner.batch_size=4", "must be 1"]),
+        ("bmg", ["meta.learned=[vtrace_lambda]"], ["meta.learned=vtrace_lambda", "entropy_cost"]),
+        ("bmg", ["meta.keep_bootstrapped=false"], ["meta.keep_bootstrapped=False", "true"]),
+        ("bmg", ["env.game=pong"], ["env.game=pong", "'two_colours'"]),
+        ("mg", ["meta.bootstrap_steps=2"], ["meta.bootstrap_steps=2", "agent.algorithm=mg"]),
+        ("q_lambda", ["learner.unroll_length=16"], ["learner.unroll_length=16", "must be 1"]),
+        ("q_lambda_bmg", ["meta.learned=[discount]"], ["meta.learned=discount", "epsilon"]),
+        ("q_lambda_bmg", ["meta.bootstrap_steps=1"], ["meta.bootstrap_steps=1", "at least 2"]),
+    ],
+)
+def test_two_colours(tmp_path, name, overrides, parts):
+    folder = tmp_path / "run"
+    result = bmg("train", f"two_colours/{name}", *overrides, "--run-dir", folder)
+    _refused(result, folder, *parts)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("seeds=3", "two_colours"),
+        ("agent.algorithm=q_lambda", "impala, stacx, bmg"),
+        ("agent.network=separate", "shallow_atari"),
+        ("meta.learned=[epsilon]", "no gradient"),
+    ],
+)
+def test_what_only_two_colours_has(tmp_path, override, part):
+    folder = tmp_path / "run"
+    result = bmg("train", "atari/quickstart", override, "--run-dir", folder)
+    _refused(result, folder, override.split("[")[0].split("=")[0], part)

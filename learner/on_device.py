@@ -1,0 +1,264 @@
+"""Many seeds in one program: environment, learner and meta-learner of each, side by side.
+
+Each seed is a run of its own: its numbers do not depend on how many others there are. On CPUs a
+core takes one seed after the other through a few thousand steps, so that one seed's weights stay
+in its cache; elsewhere the seeds of a device are vectorised.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from learner.loop import LearningDiverged, LoopSettings, Progress
+from learner.meta_gradient import Update
+from learner.step import MetaLearning, MetaState, meta_update
+from learner.update import Metrics
+
+
+class SeedsState(NamedTuple):
+    """All that a step changes, and all that a checkpoint holds; leading axis S, a row a seed."""
+
+    inner: Any  # as the update takes it; it has a `tally`, which a step begins with zeros
+    key: jax.Array  # [S, 2] uint32, of each seed's random numbers
+    meta: MetaState | None = None  # None where nothing is learned but the parameters
+
+
+# One seed: (state, meta-state, keys) -> (state, meta-state, meta-loss)
+Cycle = Callable[[Any, Any, jax.Array], tuple[Any, Any, jax.Array]]
+
+
+class SeedsLearner(NamedTuple):
+    """The step of all seeds and what places its state. `step` donates its state."""
+
+    step: Callable[[SeedsState], tuple[SeedsState, Metrics]]  # metrics: [S] each
+    initial_state: Callable[[], SeedsState]
+    place: Callable[[SeedsState], SeedsState]  # of `seeds` rows, as a checkpoint has them
+    collect: Callable[[SeedsState], SeedsState]  # the other way: host arrays of `seeds` rows
+    seeds: tuple[int, ...]
+    steps: int  # environment steps of each seed in one step of the learner
+    updates: int  # and updates
+
+
+def plain_cycle(update: Update) -> Cycle:
+    """One update at hyper-parameters that nobody learns, for each key."""
+
+    def cycle(state: Any, meta: None, keys: jax.Array) -> tuple[Any, None, jax.Array]:
+        state, _ = jax.lax.scan(lambda s, key: update(s, key, {}), state, keys)
+        return state, meta, jnp.zeros(())
+
+    return cycle
+
+
+def meta_cycle(update: Update, learning: MetaLearning, played: int) -> Cycle:
+    """K updates, L - 1 further ones that the learner keeps, and one of the meta-parameters.
+
+    Args:
+        update: what the meta-gradient goes through.
+        learning: how meta-parameters are learned.
+        played: how many of the K updates take a key; all of them or none.
+    """
+
+    def cycle(state: Any, meta: MetaState, keys: jax.Array) -> tuple[Any, MetaState, jax.Array]:
+        # Steps that play nothing, such as the target's last one, need an input all the same,
+        # because K and L are the lengths of the inputs.
+        inner = keys[: learning.inner_steps]
+        further = jnp.concatenate([keys[played:], keys[:1]])
+        meta, _, output = meta_update(
+            update, learning, meta, state, inner, further, recompute=False, written_out=0
+        )
+        return output.target.bootstrapped, meta, output.loss
+
+    return cycle
+
+
+def make_seeds_learner(
+    cycle: Cycle,
+    init: Callable[[jax.Array], tuple[Any, MetaState | None]],
+    *,
+    seeds: Sequence[int],
+    devices: Sequence[Any],
+    updates_per_cycle: int,
+    steps_per_update: int,
+    cycles: int,
+) -> SeedsLearner:
+    """Builds the jitted step: `cycles` cycles of every seed.
+
+    Args:
+        cycle: of one seed.
+        init: from a key to the first state and meta-state of one seed.
+        seeds: each determines all random numbers of its run.
+        devices: of jax, which share the seeds; some compute a seed twice if they do not divide.
+        updates_per_cycle: keys that a cycle takes.
+        steps_per_update: environment steps of one update.
+        cycles: in one step of the learner; a point of the learning curve each.
+    """
+    mesh = Mesh(np.asarray(devices), ("seeds",))
+    rows = PartitionSpec("seeds")
+    sharding = NamedSharding(mesh, rows)
+    padding = -len(seeds) % len(devices)
+    on_cpu = devices[0].platform == "cpu"
+
+    def one_seed(state: SeedsState) -> tuple[SeedsState, Metrics]:
+        key, *_ = keys = jax.random.split(
+            jax.random.wrap_key_data(state.key), 1 + cycles * updates_per_cycle
+        )
+        inner = state.inner._replace(tally=jax.tree.map(jnp.zeros_like, state.inner.tally))
+
+        def body(carry: tuple[Any, Any], keys: jax.Array):
+            inner, meta, loss = cycle(*carry, keys)
+            return (inner, meta), loss
+
+        cycle_keys = keys[1:].reshape(cycles, updates_per_cycle)
+        (inner, meta), losses = jax.lax.scan(body, (inner, state.meta), cycle_keys)
+        metrics = {**inner.tally, "meta/loss": jnp.mean(losses)}
+        return SeedsState(inner, jax.random.key_data(key), meta), metrics
+
+    over_seeds = (lambda state: jax.lax.map(one_seed, state)) if on_cpu else jax.vmap(one_seed)
+
+    def first(seed: jax.Array) -> SeedsState:
+        key, start = jax.random.split(jax.random.key(seed))
+        inner, meta = init(start)
+        return SeedsState(inner, jax.random.key_data(key), meta)
+
+    def place(state: SeedsState) -> SeedsState:
+        def pad(x: Any) -> Any:
+            return np.concatenate([x, np.repeat(np.asarray(x[-1:]), padding, axis=0)])
+
+        return jax.device_put(jax.tree.map(pad, state), sharding)
+
+    return SeedsLearner(
+        step=jax.jit(
+            jax.shard_map(over_seeds, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False),
+            donate_argnums=0,
+        ),
+        initial_state=lambda: jax.device_get(jax.jit(jax.vmap(first))(jnp.asarray(seeds))),
+        place=place,
+        collect=lambda state: jax.tree.map(lambda x: x[: len(seeds)], jax.device_get(state)),
+        seeds=tuple(seeds),
+        steps=cycles * updates_per_cycle * steps_per_update,
+        updates=cycles * updates_per_cycle,
+    )
+
+
+class Point(NamedTuple):
+    """What one step of the learner adds to the learning curves."""
+
+    frames: int  # environment steps of each seed at its end
+    reward: np.ndarray  # [S], collected in it
+    hyperparameters: dict[str, np.ndarray]  # [S] each, means over its updates
+
+
+def run(
+    learner: SeedsLearner,
+    state: SeedsState,
+    progress: Progress,
+    settings: LoopSettings,
+    *,
+    stop: Callable[[], bool],
+    on_point: Callable[[Point], None],
+    on_metrics: Callable[[dict[str, Any]], None],
+    on_checkpoint: Callable[[SeedsState], None],
+) -> SeedsState:
+    """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
+
+    Frames and updates are those of each seed; metrics are means over seeds, and their rate is that
+    of all seeds together.
+
+    Args:
+        learner: the jitted step and its placement.
+        state: where to start, of host arrays.
+        progress: counters at the start.
+        settings: when to end, log and checkpoint.
+        stop: asked between steps.
+        on_point: gets every step's point.
+        on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
+        on_checkpoint: gets the state as host arrays each `checkpoint_every_seconds`; not at the
+            end.
+
+    Returns:
+        The last state, as host arrays.
+
+    Raises:
+        LearningDiverged: a loss was not finite; the message names the seeds.
+    """
+    state = learner.place(state)
+    started = time.monotonic() - progress.seconds
+    last_log = last_checkpoint = time.monotonic()
+    since: list[Metrics] = []
+
+    def report() -> None:
+        nonlocal last_log
+        now = time.monotonic()
+        on_metrics(_line(since, learner, progress, now - last_log))
+        since.clear()
+        last_log = now
+
+    while progress.frames < settings.total_frames and not stop():
+        state, device_metrics = learner.step(state)
+        metrics = {k: v[: len(learner.seeds)] for k, v in jax.device_get(device_metrics).items()}
+        _require_finite(metrics, learner, progress)
+        progress.frames += learner.steps
+        progress.env_steps += learner.steps
+        progress.updates += learner.updates
+        progress.seconds = time.monotonic() - started
+        values = {k: v / metrics["updates"] for k, v in metrics.items() if _is_value(k)}
+        on_point(Point(progress.frames, metrics["reward"], values))
+        since.append(metrics)
+        if time.monotonic() - last_log >= settings.log_every_seconds:
+            report()
+        if time.monotonic() - last_checkpoint >= settings.checkpoint_every_seconds:
+            on_checkpoint(learner.collect(state))
+            last_checkpoint = time.monotonic()
+    if since:
+        report()
+    return learner.collect(state)
+
+
+def _is_value(name: str) -> bool:
+    return name.startswith("meta/") and name != "meta/loss"
+
+
+def _require_finite(metrics: Metrics, learner: SeedsLearner, progress: Progress) -> None:
+    losses = {k: v for k, v in metrics.items() if k.startswith(("loss/", "meta/"))}
+    bad = [
+        seed
+        for row, seed in enumerate(learner.seeds)
+        if not all(np.isfinite(v[row]) for v in losses.values())
+    ]
+    if bad:
+        raise LearningDiverged(
+            f"a loss of seed {', '.join(map(str, bad))} was not finite between updates "
+            f"{progress.updates} and {progress.updates + learner.updates}"
+        )
+
+
+def _line(
+    since: Sequence[Metrics], learner: SeedsLearner, progress: Progress, seconds: float
+) -> dict[str, Any]:
+    """Means over seeds, and over the steps of the learner since the line before."""
+    steps = learner.steps * len(since)
+    updates = learner.updates * len(since)
+    sums = {k: float(np.mean([m[k] for m in since])) * len(since) for k in since[0]}
+    means = {k: v / updates for k, v in sums.items() if k.startswith("loss/") or _is_value(k)}
+    return {
+        "frames": progress.frames,
+        "env_steps": progress.env_steps,
+        "learner_updates": progress.updates,
+        "seconds": round(progress.seconds, 3),
+        "frames_per_second": steps * len(learner.seeds) / max(seconds, 1e-9),
+        "episode_return": None,  # there are no episodes
+        "episode_length": None,
+        "episodes": 0,
+        "policy_lag": 0.0,
+        "actors/alive": 0,
+        "actors/restarts": 0,
+        "seeds": len(learner.seeds),
+        "reward_per_step": sums["reward"] / steps,
+        "meta/loss": sums["meta/loss"] / len(since),
+        **means,
+    }

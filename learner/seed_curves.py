@@ -1,0 +1,58 @@
+"""The learning curves of runs of several seeds: `seeds.npz` of a run folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learner.on_device import Point
+
+
+class SeedCurves:
+    """Collects points and writes them where `bmg report` reads them.
+
+    The file holds `seeds` [S]; `frames` [N], environment steps of each seed at the end of each
+    point; `reward` [S, N], collected in it; and `meta/<name>` [S, N], means of learned
+    hyper-parameters over its updates.
+    """
+
+    def __init__(self, file: Path, seeds: Sequence[int]) -> None:
+        self._file, self._seeds = file, np.asarray(seeds, np.int64)
+        self._frames: list[int] = []
+        self._curves: dict[str, list[np.ndarray]] = {}
+
+    def read(self, frames: int) -> None:
+        """Takes up the curves of earlier starts.
+
+        Args:
+            frames: of the checkpoint that the run goes on from; what comes after will come again.
+
+        Raises:
+            OSError, ValueError, KeyError: the file is gone or damaged.
+        """
+        # np.load would leave a file of its own open where the archive is damaged.
+        with self._file.open("rb") as file, np.load(file) as saved:
+            known = int(np.searchsorted(saved["frames"], frames, side="right"))
+            self._frames = saved["frames"][:known].tolist()
+            names = [name for name in saved.files if name not in ("frames", "seeds")]
+            self._curves = {name: list(saved[name].T[:known]) for name in names}
+
+    def add(self, point: Point) -> None:
+        """Takes one point."""
+        self._frames.append(point.frames)
+        for name, values in {"reward": point.reward, **point.hyperparameters}.items():
+            self._curves.setdefault(name, []).append(np.asarray(values, np.float32))
+
+    def save(self) -> None:
+        """Replaces the file, so that a reader sees the old one or the new one, never a part."""
+        partial = self._file.with_name(self._file.name + ".partial")
+        content: dict[str, Any] = {
+            "seeds": self._seeds,
+            "frames": np.asarray(self._frames, np.int64),
+            **{name: np.stack(values, axis=1) for name, values in self._curves.items()},
+        }
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **content)
+        os.replace(partial, self._file)

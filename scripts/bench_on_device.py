@@ -1,0 +1,136 @@
+"""`bmg bench` of seeds in one program: the stages, and how speed grows with seeds, K and L."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from actors.on_device import make_unroll
+from agents.networks import make_network
+from configs.load import ConfigError, load
+from configs.schema import Config
+from learner.on_device import SeedsLearner, plain_cycle
+from scripts import on_device, runtime
+from scripts.bench import machine
+from scripts.check import check
+
+_ROUNDS = 5  # in which the programs take turns
+_SHARE = 0.05  # of --seconds, for a program in a round
+_SEEDS = (1, 2, 8, 50)
+_INNER_STEPS = (1, 3, 7, 15)
+_BOOTSTRAP_STEPS = (1, 5, 9, 17)
+
+
+def bench(source: str, overrides: list[str], seconds: int) -> int:
+    """Measures the configuration, its stages, and its neighbours with other seeds, K and L.
+
+    All programs take turns, so that a machine that slows down slows down all of them; rates are
+    medians over rounds, in environment steps of all seeds together.
+
+    Args:
+        source: configuration.
+        overrides: of its keys.
+        seconds: the whole is measured for a quarter of it, as is every other program.
+
+    Raises:
+        ConfigError: nothing was started.
+    """
+    config = load(source, overrides)
+    check(config)
+    on_device.use_all_cores(config.model_copy(update={"seeds": max(config.seeds, *_SEEDS)}))
+    runtime.use_compilation_cache()
+    programs = _programs(source, overrides, config)
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(_ROUNDS):
+        for name, work in programs.items():
+            rates[name].append(_rate(work, _SHARE * seconds))
+    median = {name: round(statistics.median(values)) for name, values in rates.items()}
+
+    def grown(by: str) -> dict[str, int]:
+        return {n.partition("=")[2]: rate for n, rate in median.items() if n.startswith(f"{by}=")}
+
+    whole = rates["whole"]
+    result = {
+        "config": source,
+        "overrides": overrides,
+        "algorithm": config.agent.algorithm,
+        "seeds": config.seeds,
+        "inner_steps": config.meta.inner_steps,
+        "bootstrap_steps": config.meta.bootstrap_steps,
+        **machine(),
+        "rounds": _ROUNDS,
+        "unit": "environment steps per second, all seeds together",
+        "steps_per_second": {
+            **{k: v for k, v in median.items() if "=" not in k},
+            "whole_range": [round(min(whole)), round(max(whole))],
+        },
+        "by_seeds": grown("seeds"),
+        "by_inner_steps": grown("inner_steps"),
+        "by_bootstrap_steps": grown("bootstrap_steps"),
+    }
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Callable[[], int]]:
+    programs = {"whole": _training(config)}
+    if not config.agent.algorithm.startswith("q_lambda"):
+        plain = load(source, [*overrides, "agent.algorithm=actor_critic"])
+        programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
+    for seeds in _SEEDS:
+        programs[f"seeds={seeds}"] = _training(config.model_copy(update={"seeds": seeds}))
+    for by, values in (("inner_steps", _INNER_STEPS), ("bootstrap_steps", _BOOTSTRAP_STEPS)):
+        for value in values:
+            try:
+                variant = load(source, [*overrides, f"meta.{by}={value}"])
+                check(variant)
+            except ConfigError:  # the algorithm fixes it
+                continue
+            if variant.agent.algorithm in ("bmg", "mg", "q_lambda_bmg"):
+                programs[f"{by}={value}"] = _training(variant)
+    return programs
+
+
+def _training(config: Config) -> Callable[[], int]:
+    parts = on_device.build_parts(config, on_device.build_environment(config))
+    return _repeated(on_device.build_seeds_learner(config, parts))
+
+
+def _acting(config: Config) -> Callable[[], int]:
+    """Unrolls of parameters that nobody changes, in the arrangement of the learner."""
+    environment = on_device.build_environment(config)
+    network = make_network(
+        config.agent.network, environment.num_actions, environment.observation_shape, float
+    )
+    unroll = make_unroll(environment, network, config.learner.unroll_length)
+
+    def play(state: Any, key: jax.Array, weights: Any) -> tuple[Any, dict[str, jax.Array]]:
+        del weights
+        world, trajectory = unroll(state.inner.params, state.environment, key)
+        return state._replace(environment=world, trajectory=trajectory), {}
+
+    parts = on_device.build_parts(config, environment)
+    return _repeated(on_device.build_seeds_learner(config, parts._replace(cycle=plain_cycle(play))))
+
+
+def _repeated(learner: SeedsLearner) -> Callable[[], int]:
+    state = learner.place(learner.initial_state())
+
+    def work() -> int:
+        nonlocal state
+        state, metrics = learner.step(state)
+        jax.block_until_ready(metrics)
+        return learner.steps * len(learner.seeds)
+
+    work()  # compiles
+    return work
+
+
+def _rate(work: Callable[[], int], seconds: float) -> float:
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        done += work()
+    return done / (time.perf_counter() - start)

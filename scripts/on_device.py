@@ -1,0 +1,236 @@
+"""From a `Config` to a learner of many seeds whose environment runs on its device."""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from actors.on_device import DeviceEnvironment, make_two_colours, make_unroll
+from agents import actor_critic
+from agents.actor_critic import Loss
+from agents.meta_network import init_context, make_contextual
+from agents.meta_parameters import Learned
+from agents.networks import Network, make_dense_network, make_network
+from configs.load import ConfigError
+from configs.schema import Config
+from learner.meta_gradient import bootstrap_target
+from learner.on_device import Cycle, SeedsLearner, make_seeds_learner, meta_cycle, plain_cycle
+from learner.on_policy import (
+    LiftedUpdate,
+    init_on_policy_state,
+    match_where_played,
+    on_policy,
+    plain_last_update,
+)
+from learner.q_learning import (
+    become_greedy,
+    explore,
+    init_q_state,
+    make_q_update,
+    match_policies,
+)
+from learner.step import MetaLearning, MetaState
+from learner.update import MakeTargets, init_inner_state, make_update
+from scripts.algorithms import (
+    fixed_values,
+    inner_optimizer,
+    last_step,
+    matching_function,
+    matching_weights,
+    meta_optimizer,
+    outer_values,
+    reduced,
+)
+from scripts.check import hyperparameter_range, learns
+
+# Environment steps in a point of the learning curve, about: a hundred points to a swap.
+_STEPS_PER_POINT = 1_000
+
+
+def use_all_cores(config: Config) -> None:
+    """Makes a JAX device of each core of the CPU that may be used; before JAX looks for devices.
+
+    Products of such small matrices are not worth being split between threads, so none are.
+    """
+    wanted = config.learner.devices or len(os.sched_getaffinity(0))
+    jax.config.update("jax_num_cpu_devices", min(wanted, config.seeds))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+
+
+def build_environment(config: Config) -> DeviceEnvironment:
+    """What is played."""
+    return make_two_colours(config.env.swap_period)
+
+
+class Parts(NamedTuple):
+    """What the learner of one seed is made of."""
+
+    cycle: Cycle
+    init: Callable[[jax.Array], tuple[Any, MetaState | None]]  # key -> first state
+    updates: int  # in a cycle
+
+
+def build_parts(config: Config, environment: DeviceEnvironment) -> Parts:
+    """Cycle and first state of the configuration's agent.
+
+    Raises:
+        ConfigError: there is no such matching function.
+    """
+    if config.agent.algorithm.startswith("q_lambda"):
+        return _q_lambda(config, environment)
+    return _actor_critic(config, environment)
+
+
+def build_seeds_learner(config: Config, parts: Parts) -> SeedsLearner:
+    """The learner of all seeds.
+
+    Raises:
+        ConfigError: there are fewer devices than asked for.
+    """
+    steps = config.learner.unroll_length
+    return make_seeds_learner(
+        parts.cycle,
+        parts.init,
+        seeds=range(config.seed, config.seed + config.seeds),
+        devices=_devices(config),
+        updates_per_cycle=parts.updates,
+        steps_per_update=steps,
+        cycles=max(1, round(_STEPS_PER_POINT / (parts.updates * steps))),
+    )
+
+
+def _devices(config: Config) -> list[Any]:
+    available = jax.local_devices()
+    count = config.learner.devices or len(available)
+    count = min(count, config.seeds)
+    if count > len(available):
+        raise ConfigError(
+            f"learner.devices={config.learner.devices}: this machine has {len(available)} "
+            f"({available[0].platform}); 0 takes all"
+        )
+    return available[:count]
+
+
+def _hyperparameters(config: Config) -> tuple[dict[str, Learned], Callable, Callable, Callable]:
+    """Learned ones; functions: all values, learned values by name, first weights of a key."""
+    names = config.meta.learned if learns(config) else []
+    learned = {name: Learned(*hyperparameter_range(config, name)) for name in names}
+    fixed = fixed_values(config)
+    if not learned:
+        return learned, lambda inputs: fixed, lambda inputs: {}, lambda key: {}
+    meta = config.meta
+    network = make_dense_network(meta.context_length, meta.hidden, len(learned), zero_output=True)
+    values = make_contextual(network, fixed, learned, meta.context_normalised)
+
+    def describe(inputs: Any) -> dict[str, jax.Array]:
+        everything = values(inputs)
+        return {name: jnp.asarray(everything[name]) for name in learned}
+
+    return learned, values, describe, network.init
+
+
+def _actor_critic(config: Config, environment: DeviceEnvironment) -> Parts:
+    """The paper's actor-critic."""
+    network = make_network(
+        config.agent.network, environment.num_actions, environment.observation_shape, jnp.float32
+    )
+    optimizer = inner_optimizer(config)
+    learned, values, describe, init_weights = _hyperparameters(config)
+    objective = actor_critic.make_one_step_targets, reduced(config, actor_critic.loss)
+    update = make_update(network, *objective, optimizer, values)
+    unroll = make_unroll(environment, network, config.learner.unroll_length)
+    lifted = on_policy(update, unroll, describe)
+    context = init_context(config.meta.context_length)
+    learning = None
+    if learned:
+        learning = _meta_learning(config, network, objective, optimizer, lifted)
+
+    def init(key: jax.Array) -> tuple[Any, MetaState | None]:
+        for_network, for_environment, for_weights, for_unroll = jax.random.split(key, 4)
+        inner = init_inner_state(network.init(for_network), optimizer)
+        weights = init_weights(for_weights)
+        state = init_on_policy_state(
+            inner,
+            environment.reset(for_environment),
+            update,
+            unroll,
+            describe,
+            (weights, context),
+            for_unroll,
+        )
+        return state, learning and MetaState(weights, learning.optimizer.init(weights))
+
+    if learning is None:
+        return Parts(plain_cycle(lifted), init, 1)
+    updates = learning.inner_steps + config.meta.bootstrap_steps - 1
+    return Parts(meta_cycle(lifted, learning, learning.inner_steps), init, updates)
+
+
+def _q_lambda(config: Config, environment: DeviceEnvironment) -> Parts:
+    """Q(lambda), an update a step."""
+    (features,) = environment.observation_shape
+    network = make_dense_network(features, (256, 256), environment.num_actions)
+    optimizer = inner_optimizer(config)
+    learned, values, describe, init_weights = _hyperparameters(config)
+    update = make_q_update(
+        network, environment.observe, environment.step, optimizer, values, describe
+    )
+    context = init_context(config.meta.context_length)
+    played = config.meta.bootstrap_steps - 1
+    weights = matching_weights(config)
+    meta_optimizer_ = meta_optimizer(config)
+
+    def init(key: jax.Array) -> tuple[Any, MetaState | None]:
+        for_network, for_environment, for_weights = jax.random.split(key, 3)
+        first = environment.reset(for_environment)
+        meta_params = init_weights(for_weights)
+        state = init_q_state(
+            network,
+            optimizer,
+            first,
+            environment.observe(first),
+            context,
+            describe((meta_params, context)),
+            played if learned else 1,
+            for_network,
+        )
+        if not learned:
+            return state, None
+        return state, MetaState(meta_params, meta_optimizer_.init(meta_params))
+
+    if not learned:
+        return Parts(plain_cycle(update), init, 1)
+    learning = MetaLearning(
+        inner_steps=1,  # setting epsilon
+        keep_bootstrapped=True,
+        target=bootstrap_target(update, become_greedy, written_out=0),
+        matching=match_policies(network, matching_function(config), weights),
+        optimizer=meta_optimizer_,
+    )
+    return Parts(meta_cycle(explore(values), learning, played=0), init, played)
+
+
+def _meta_learning(
+    config: Config,
+    network: Network,
+    objective: tuple[MakeTargets, Loss],
+    optimizer: optax.GradientTransformation,
+    lifted: LiftedUpdate,
+) -> MetaLearning:
+    """BMG; or plain meta-gradients, as the special case that they are."""
+    step, outer = last_step(config, optimizer), outer_values(config)
+    rule = make_update(network, *objective, step.optimizer, lambda _: outer)
+    last_update = plain_last_update(rule, step.state)
+    matching = match_where_played(network, matching_function(config), matching_weights(config))
+    return MetaLearning(
+        config.meta.inner_steps,
+        keep_bootstrapped=True,
+        target=bootstrap_target(lifted, last_update, written_out=0),
+        matching=matching,
+        optimizer=meta_optimizer(config),
+    )

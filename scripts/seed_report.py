@@ -1,0 +1,359 @@
+"""Figures and tables of runs of several seeds: section 5.1 of Flennerhag et al. 2021."""
+
+import itertools
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scripts.report import pyplot, write_tables
+from scripts.seed_runs import Group
+from scripts.seed_statistics import (
+    Interval,
+    bin_size,
+    binned_means,
+    cumulative,
+    last_periods,
+    mean_interval,
+    mean_over_swaps,
+    spacing,
+    swap_steps,
+    within_a_period,
+)
+from scripts.seed_table import inner_and_bootstrap_steps, table_rows, totals
+
+# Okabe and Ito's colours without yellow, which is too pale for lines on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+_LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 1, 2, 1, 2)))
+_MARKERS = "osD^vP*X"
+_STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3}
+_FILES = {"pdf.fonttype": 42, "savefig.dpi": 200}  # 42: text of a PDF stays text
+_WIDTH = 7.0  # inches: a page's text
+_LINE_OF_TEXT = 0.165  # inches, of 8 points
+_POINTS_DRAWN = 1_000
+_MILLION = 1e6
+
+
+class _Curve(NamedTuple):
+    """A line of a figure."""
+
+    label: str
+    style: dict[str, Any]
+    x: np.ndarray  # [B]
+    y: Interval  # of [B]
+
+
+def report_seeds(groups: list[Group], folder: Path, table: str) -> list[str]:
+    """Draws all figures of `groups`, writes their table, and tells which were cut short.
+
+    Args:
+        groups: at least one.
+        folder: exists.
+        table: name of the table's files, without their endings.
+
+    Returns:
+        Names of the files.
+    """
+    for group in groups:
+        if group.status != "finished":
+            print(f"{group.label}: {group.status}")
+    groups = sorted(groups, key=lambda group: -float(totals(group, int(group.frames[-1])).mean()))
+    styles = {group.label: _line_style(index) for index, group in enumerate(groups)}
+    stems = []
+    with pyplot().rc_context(_STYLE | _FILES):
+        draw_cumulative(groups, styles, folder / "cumulative_reward")
+        stems.append("cumulative_reward")
+        periods = sorted({group.period for group in groups if group.period})
+        for period in periods:
+            members = [group for group in groups if group.period == period]
+            suffix = f"_every_{period}" if len(periods) > 1 else ""
+            for name, draw in (("schedule", draw_schedule), ("after_swap", draw_after_swap)):
+                if draw(members, styles, folder / f"{name}{suffix}"):
+                    stems.append(f"{name}{suffix}")
+        if draw_bootstrap_steps(groups, folder / "bootstrap_steps"):
+            stems.append("bootstrap_steps")
+    write_tables(table_rows(groups), folder, table)
+    endings = [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
+    return [*endings, f"{table}.md", f"{table}.csv"]
+
+
+def _line_style(index: int) -> dict[str, Any]:
+    """Each of the first 35 has a colour and dashes of its own: no figure needs its colours."""
+    lines = _LINES[(index + index // len(_COLOURS)) % len(_LINES)]
+    return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": lines, "linewidth": 1.4}
+
+
+def draw_cumulative(groups: list[Group], styles: dict[str, Any], stem: Path) -> None:
+    """Reward collected so far against steps, each line with its label at its end."""
+    unit, unit_name = _unit(max(float(np.abs(cumulative(g.reward)).max()) for g in groups))
+    longest = max(int(group.frames[-1]) for group in groups)
+    curves = []
+    for group in groups:
+        kept = np.unique(np.linspace(0, len(group.frames) - 1, _POINTS_DRAWN).astype(int))
+        interval = mean_interval(cumulative(group.reward)[:, kept] / unit)
+        label = textwrap.fill(group.label, 32)
+        if group.frames[-1] < 0.99 * longest:
+            label += f"\n(to {group.frames[-1]:,} steps)"
+        curves.append(_Curve(label, styles[group.label], group.frames[kept], interval))
+    lines = sum(1.3 + curve.label.count("\n") for curve in curves)
+    figure, (axes,) = _new_figure(max(3.6, lines * _LINE_OF_TEXT + 0.8))
+    for curve in curves:
+        _draw(axes, curve)
+    _label_steps(axes, "environment steps")
+    axes.set_xlim(0, longest)
+    axes.set_ylabel(f"cumulative reward{unit_name}")
+    axes.set_title(_caption(groups), fontsize=9)
+    _label_ends(axes, curves)
+    _save(figure, stem)
+
+
+def draw_schedule(groups: list[Group], styles: dict[str, Any], stem: Path) -> bool:
+    """Hyper-parameters and reward over the last four swap periods that all groups reach.
+
+    Args:
+        groups: of one swap period.
+        styles: of each label.
+        stem: the figure's path without its ending.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    period, spacings = groups[0].period or 1, [spacing(group.frames) for group in groups]
+    ends = [int(group.frames[-1]) for group in groups]
+    edges = last_periods(ends, spacings, period)
+    if len(edges) < 3:
+        return False
+    if max(ends) - min(ends) > max(spacings):
+        print(f"{stem.name}: only to {min(ends):,} of {max(ends):,} steps, as far as all groups go")
+    panels = _panels(groups, styles, edges, lambda group: np.zeros(1))
+    figure, axes = _draw_panels(panels)
+    for panel in axes:
+        for swap in np.arange(edges[0] or period, edges[-1], period):
+            panel.axvline(swap, color="0.35", linewidth=0.8, zorder=1)
+    size = f"means of {bin_size(spacings, period):,.0f} steps"
+    _label_steps(axes[-1], f"environment steps ({size}; vertical lines: rewards swap)")
+    _finish(figure, _caption(groups), stem)
+    return True
+
+
+def draw_after_swap(groups: list[Group], styles: dict[str, Any], stem: Path) -> bool:
+    """As `draw_schedule`, over the steps since a swap: the mean of all but a run's first quarter.
+
+    Args:
+        groups: of one swap period.
+        styles: of each label.
+        stem: the figure's path without its ending.
+
+    Returns:
+        Whether there was anything to draw: some run has a swap behind it.
+    """
+    period = groups[0].period or 1
+
+    def swaps(group: Group) -> np.ndarray:
+        return swap_steps(float(group.frames[-1]), period)
+
+    groups = [group for group in groups if len(swaps(group))]
+    if not groups:
+        return False
+    size = bin_size([spacing(group.frames) for group in groups], period)
+    panels = _panels(groups, styles, size * np.arange(round(period / size) + 1), swaps)
+    figure, axes = _draw_panels(panels)
+    axes[-1].set_xlim(0, None)
+    _label_steps(axes[-1], f"environment steps since the swap (means of {size:,.0f} steps)")
+    _finish(figure, f"{_caption(groups)}, over all swaps after the first quarter", stem)
+    return True
+
+
+def _panels(
+    groups: list[Group],
+    styles: dict[str, Any],
+    edges: np.ndarray,
+    starts: Callable[[Group], np.ndarray],
+) -> dict[str, list[_Curve]]:
+    """Curves by what they show: each hyper-parameter that some group learns, then the reward.
+
+    Args:
+        groups: to draw.
+        styles: of each label.
+        edges: [B + 1] of bins.
+        starts: environment steps of a group from which `edges` count; the mean over them is drawn.
+    """
+    names = sorted({name for group in groups for name in group.meta})
+    panels: dict[str, list[_Curve]] = {name: [] for name in [*names, "reward per step"]}
+    middles = (edges[:-1] + edges[1:]) / 2
+    for group in groups:
+        bins = starts(group)[:, None] + edges
+        per_step = group.reward / np.diff(group.frames, prepend=0)
+        for name, values in (group.meta | {"reward per step": per_step}).items():
+            values = within_a_period(group.frames, values, group.period or 1)
+            interval = mean_interval(mean_over_swaps(binned_means(group.frames, values, bins)))
+            panels[name].append(_Curve(group.label, styles[group.label], middles, interval))
+    return panels
+
+
+def _draw_panels(panels: dict[str, list[_Curve]]) -> tuple[Any, list[Any]]:
+    figure, axes = _new_figure(2.0 * len(panels) + 0.4, rows=len(panels))
+    for panel, (name, curves) in zip(axes, panels.items(), strict=True):
+        for curve in curves:
+            _draw(panel, curve)
+        panel.set_ylabel(name.replace("_", " "))
+        panel.margins(x=0.01)
+    return figure, axes
+
+
+def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
+    """Total reward against L, a line for each K.
+
+    Returns:
+        Whether there was anything to draw: two groups of an algorithm that differ in K or L.
+    """
+    series = _series(groups)
+    if not series:
+        return False
+    end = min(int(group.frames[-1]) for members in series.values() for group in members)
+    points = {label: [_point(group, end) for group in members] for label, members in series.items()}
+    every = [steps for line in points.values() for steps, _ in line]
+    width = np.log2(max(every) / min(every)) or 1.0
+    unit, unit_name = _unit(max(abs(float(y.mean)) for line in points.values() for _, y in line))
+    figure, (axes,) = _new_figure(3.4)
+    placed: Counter[int] = Counter()
+    for index, (label, line) in enumerate(points.items()):
+        x = []
+        for steps, _ in line:  # side by side, so that their error bars can be told apart
+            x.append(steps * 2 ** (0.015 * width * (placed[steps] - (every.count(steps) - 1) / 2)))
+            placed[steps] += 1
+        mean, low, high = np.array([interval for _, interval in line]).T / unit
+        axes.errorbar(
+            x,
+            mean,
+            yerr=np.nan_to_num(np.stack([mean - low, high - mean])),
+            marker=_MARKERS[index % len(_MARKERS)],
+            capsize=3,
+            label=label,
+            **_line_style(index),
+        )
+    ticks = sorted(set(every))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, _apart(ticks, 0.04 * width))
+    axes.minorticks_off()
+    axes.margins(x=0.1)
+    axes.set_xlabel("bootstrap steps L (points of one L stand side by side)")
+    axes.set_ylabel(f"total reward{unit_name}")
+    axes.set_title(f"after {end:,} steps: {_caption(groups)}", fontsize=9)
+    figure.legend(loc="outside right upper", handlelength=3.5)
+    _save(figure, stem)
+    return True
+
+
+def _point(group: Group, end: int) -> tuple[int, Interval]:
+    """L, and the reward of the first `end` steps."""
+    return inner_and_bootstrap_steps(group)[1], mean_interval(totals(group, end))
+
+
+def _apart(ticks: list[int], width: float) -> list[str]:
+    """Texts of ticks on a log2 axis, those within `width` of the one before a line lower."""
+    texts = [str(ticks[0])]
+    for before, tick in itertools.pairwise(ticks):
+        lower = np.log2(tick / before) < width and not texts[-1].startswith("\n")
+        texts.append(f"\n{tick}" if lower else str(tick))
+    return texts
+
+
+def _series(groups: list[Group]) -> dict[str, list[Group]]:
+    """Groups of each algorithm and K by L, of algorithms whose groups differ in K or L."""
+    by_algorithm: dict[str, list[Group]] = {}
+    for group in groups:
+        if None not in inner_and_bootstrap_steps(group):
+            by_algorithm.setdefault(str(group.setting("agent.algorithm")), []).append(group)
+    series: dict[str, list[Group]] = {}
+    for algorithm, members in by_algorithm.items():
+        members.sort(key=inner_and_bootstrap_steps)
+        pairs = [inner_and_bootstrap_steps(group) for group in members]
+        if len(set(pairs)) < 2:
+            continue
+        for group, pair in zip(members, pairs, strict=True):
+            label = f"{algorithm}, K = {pair[0]}"
+            if pairs.count(pair) > 1:  # something else differs, which its label says
+                label = textwrap.fill(group.label, 32)
+            series.setdefault(label, []).append(group)
+    return series
+
+
+def _unit(largest: float) -> tuple[float, str]:
+    return (_MILLION, " (millions)") if largest >= _MILLION / 10 else (1.0, "")
+
+
+def _caption(groups: list[Group]) -> str:
+    counts = sorted({len(group.reward) for group in groups})
+    if counts == [1]:
+        return "one seed"
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"mean and 95% interval of the mean over {seeds} seeds"
+
+
+def _new_figure(height: float, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure of a page's width, and its axes, one below the other over the same steps."""
+    figure, axes = pyplot().subplots(
+        rows, 1, figsize=(_WIDTH, height), layout="constrained", sharex=True, squeeze=False
+    )
+    return figure, list(axes[:, 0])
+
+
+def _draw(axes: Any, curve: _Curve) -> None:
+    known = np.isfinite(curve.y.mean)  # the line goes on over a bin that lies across a swap
+    x, (mean, low, high) = curve.x[known], (values[known] for values in curve.y)
+    axes.fill_between(x, low, high, color=curve.style["color"], alpha=0.2, linewidth=0)
+    axes.plot(x, mean, label=curve.label, **curve.style)
+
+
+def _label_steps(axes: Any, text: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel(text)
+
+
+def _label_ends(axes: Any, curves: list[_Curve]) -> None:
+    """Writes labels right of the axes, as near to the ends of their lines as none overlaps.
+
+    Args:
+        axes: with all lines drawn.
+        curves: by their final values, largest first.
+    """
+    low, high = axes.get_ylim()
+    line = _LINE_OF_TEXT / (axes.figure.get_figheight() - 0.8)  # of the height of the axes
+    heights = [line * (1.3 + curve.label.count("\n")) for curve in curves]
+    places, top = [], 1.0
+    for curve, height in zip(curves, heights, strict=True):
+        end = (float(curve.y.mean[-1]) - low) / (high - low)
+        places.append(min(end, top - height / 2))
+        top = places[-1] - height / 2
+    bottom = 0.0
+    for index in reversed(range(len(curves))):
+        places[index] = max(places[index], bottom + heights[index] / 2)
+        bottom = places[index] + heights[index] / 2
+    for curve, place in zip(curves, places, strict=True):
+        outside = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot([1.015, 1.085], [place, place], **curve.style, **outside)
+        axes.text(1.1, place, curve.label, va="center", fontsize=8, **outside)
+
+
+def _finish(figure: Any, title: str, stem: Path) -> None:
+    """Title, a legend of all lines above the panels, and the files."""
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
+    columns = max(1, min(len(labels), 112 // (max(map(len, labels)) + 9)))  # 112 letters a line
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + _LINE_OF_TEXT * (rows + 0.5))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=3.5)
+    figure.axes[0].set_title(title, fontsize=9)
+    figure.align_ylabels()
+    _save(figure, stem)
+
+
+def _save(figure: Any, stem: Path) -> None:
+    for kind in ("png", "pdf"):
+        figure.savefig(stem.with_name(f"{stem.name}.{kind}"))
+    pyplot().close(figure)

@@ -1,0 +1,229 @@
+"""Folders of runs of several seeds: reading them, and pooling the seeds of one setting.
+
+Shapes: `S` seeds, `N` points. A point holds what happened since the point before it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from configs.load import ConfigError
+from scripts.seed_statistics import binned_means, binned_sums, spacing
+
+SEEDS_FILE = "seeds.npz"
+# What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
+_NOT_OF_THE_GROUP = (
+    *("seed", "seeds", "name", "total_frames", "checkpoint", "logging", "actors"),
+    "learner.devices",
+)
+_SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
+
+
+class SeedRun(NamedTuple):
+    """What the folder of a run of several seeds says."""
+
+    path: Path
+    config: dict[str, Any]  # as it stands in the file: today's schema may not know all keys
+    status: str
+    frames: np.ndarray  # [N] environment steps of each seed at the end of each point
+    seeds: np.ndarray  # [S]
+    reward: np.ndarray  # [S, N] sums
+    meta: dict[str, np.ndarray]  # [S, N] mean values of each learned hyper-parameter
+
+
+class Group(NamedTuple):
+    """The pooled seeds of all runs of one setting, as far as all of them go."""
+
+    label: str
+    config: dict[str, Any]
+    status: str  # `finished`, or how far it goes and why
+    frames: np.ndarray  # [N]
+    reward: np.ndarray  # [S, N]
+    meta: dict[str, np.ndarray]  # [S, N]
+
+    def setting(self, key: str) -> Any:
+        """The value of a dotted configuration key; None where there is none."""
+        return _flat(self.config).get(key)
+
+    @property
+    def period(self) -> int | None:
+        """Environment steps between two swaps of the rewards."""
+        suite, period = self.setting("env.suite"), self.setting("env.swap_period")
+        return int(period) if suite == "two_colours" and period else None
+
+
+def read(path: Path) -> SeedRun:
+    """Reads a run folder that has a seeds.npz.
+
+    Raises:
+        ConfigError: a file of it is missing, damaged or empty.
+    """
+    file = path / SEEDS_FILE
+    try:
+        # A stream of our own: np.load leaves the file open when a zip is cut short.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception:  # zip, zlib and NumPy raise a dozen kinds for damaged bytes
+        raise ConfigError(f"{file} cannot be read: it is damaged or empty") from None
+    if fault := _fault(arrays):
+        raise ConfigError(f"{file} {fault}")
+    prefix = "meta/"
+    meta = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+    status = _mapping(path / "summary.json", {}).get("status", "unfinished")
+    config = _mapping(path / "config.yaml", None)
+    return SeedRun(path, config, status, arrays["frames"], arrays["seeds"], arrays["reward"], meta)
+
+
+def _fault(arrays: dict[str, np.ndarray]) -> str | None:
+    """What is wrong with the content of a seeds.npz, if anything is."""
+    if any(name in arrays and not arrays[name].size for name in ("frames", "seeds")):
+        return "is empty: the run has logged no point yet"
+    if missing := [name for name in ("frames", "seeds", "reward") if name not in arrays]:
+        return f"is damaged: it lacks {', '.join(missing)}"
+    frames, seeds = arrays["frames"], arrays["seeds"]
+    if frames.ndim != 1 or seeds.ndim != 1:
+        return "is damaged: frames and seeds must have one dimension"
+    for name, values in arrays.items():
+        if not np.issubdtype(values.dtype, np.number):
+            return f"is damaged: {name} holds no numbers"
+        per_seed = name == "reward" or name.startswith("meta/")
+        if per_seed and values.shape != (shape := (len(seeds), len(frames))):
+            return f"is damaged: {name} has shape {values.shape}, not {shape} (seeds, points)"
+    if frames[0] <= 0 or (np.diff(frames) <= 0).any():
+        return "is damaged: frames do not increase"
+    if len(np.unique(seeds)) < len(seeds):
+        return "is damaged: a seed stands in it twice"
+    return None if np.isfinite(arrays["reward"]).all() else "is damaged: reward is not finite"
+
+
+def _mapping(file: Path, absent: Any) -> dict[str, Any]:
+    """The content of a YAML file (JSON is YAML), or `absent`, if that is not None."""
+    if absent is not None and not file.is_file():
+        return absent
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} cannot be read: it is missing, damaged or empty")
+    return content
+
+
+def pool(runs: list[SeedRun]) -> list[Group]:
+    """Pools the runs whose configurations say the same agent and environment.
+
+    Raises:
+        ConfigError: a seed number comes twice in a group.
+    """
+    settings: dict[str, list[SeedRun]] = {}
+    for run in runs:
+        key = json.dumps(_of_the_group(run.config), sort_keys=True, default=str)
+        settings.setdefault(key, []).append(run)
+    labels = _labels([members[0].config for members in settings.values()])
+    return [
+        _pooled(label, members) for label, members in zip(labels, settings.values(), strict=True)
+    ]
+
+
+def _pooled(label: str, members: list[SeedRun]) -> Group:
+    owner: dict[int, Path] = {}
+    for run in members:
+        for seed in run.seeds.tolist():
+            if seed in owner:
+                raise ConfigError(
+                    f"seed {seed} is in both {owner[seed]} and {run.path}, runs of one setting; "
+                    "give one of them"
+                )
+            owner[seed] = run.path
+        if run.meta.keys() != members[0].meta.keys():
+            raise ConfigError(
+                f"{run.path} and {members[0].path} have one setting, but learned hyper-parameters "
+                "of different names"
+            )
+    end = min(int(run.frames[-1]) for run in members)
+    coarsest = max((run.frames for run in members), key=spacing)
+    grid = coarsest[coarsest <= end] if coarsest[0] <= end else np.asarray([end])
+    parts = [_on_grid(run, grid) for run in members]
+    reward = np.concatenate([reward for reward, _ in parts])
+    meta = {name: np.concatenate([meta[name] for _, meta in parts]) for name in members[0].meta}
+    status = _status(members, int(grid[-1]))
+    for name, values in meta.items():  # those points are left out of every mean
+        if unknown := int((~np.isfinite(values)).any(1).sum()):
+            status += f"; {name} is not always finite in {unknown} of {len(reward)} seeds"
+    return Group(label, members[0].config, status, grid, reward, meta)
+
+
+def _on_grid(run: SeedRun, grid: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Reward [S, N] and hyper-parameters [S, N] at points that end at `grid` [N]."""
+    count = len(grid)
+    if np.array_equal(run.frames[:count], grid):
+        return run.reward[:, :count], {name: v[:, :count] for name, v in run.meta.items()}
+    edges = np.concatenate([[0], grid])
+    means = {name: binned_means(run.frames, v, edges) for name, v in run.meta.items()}
+    return binned_sums(run.frames, run.reward, edges), means
+
+
+def _status(members: list[SeedRun], end: int) -> str:
+    totals = [int(run.config.get("total_frames") or run.frames[-1]) for run in members]
+    reasons = []
+    for run, total in zip(members, totals, strict=True):
+        if run.status != "finished":
+            reasons.append(f"{run.path} is {run.status}")
+        elif run.frames[-1] + spacing(run.frames) < total:
+            reasons.append(f"{run.path} lacks its end")
+        elif run.frames[-1] < max(other.frames[-1] for other in members):
+            reasons.append(f"{run.path} ends there")
+    if not reasons:
+        return "finished"
+    return f"only to {end:,} of {max(totals):,} steps: {', '.join(reasons)}"
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _of_the_group(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in _flat(config).items()
+        if not any(key == other or key.startswith(f"{other}.") for other in _NOT_OF_THE_GROUP)
+    }
+
+
+def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:
+    """A label for each group: its name, and what differs (`most` keys) where groups share it."""
+    names = [str(config.get("name", "run")) for config in configs]
+    flats = [_of_the_group(config) for config in configs]
+    labels = []
+    for name, flat in zip(names, flats, strict=True):
+        sharing = [other for n, other in zip(names, flats, strict=True) if n == name]
+        every = dict.fromkeys(key for other in sharing for key in other)
+        differing = [key for key in every if len({_text(other.get(key)) for other in sharing}) > 1]
+        differing.sort(key=lambda key: key not in _SHORT)  # K and L first
+        tails = [key.rpartition(".")[2] for key in differing]
+        told = [
+            f"{_SHORT.get(key, tail if tails.count(tail) == 1 else key)}={_text(flat.get(key))}"
+            for key, tail in zip(differing, tails, strict=True)
+        ]
+        if most is not None and len(told) > most:
+            told[most:] = ["..."]
+        labels.append(f"{name} ({', '.join(told)})" if told else name)
+    return labels if most is None or len(set(labels)) == len(labels) else _labels(configs, None)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return "+".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

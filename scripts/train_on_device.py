@@ -1,0 +1,65 @@
+"""`bmg train` where the environment runs on the learner's device: all seeds in one program."""
+
+import contextlib
+import zipfile
+from pathlib import Path
+
+from configs.schema import Config
+from scripts import on_device, runtime
+from scripts.check import RunFailed
+from scripts.train import Record, loop_settings, open_checkpoints, starting_point
+
+
+def run(config: Config, path: Path, resume: bool) -> int:
+    """Trains, and returns the exit status; as `scripts.train.train`.
+
+    Raises:
+        ConfigError: nothing was created.
+        RunFailed: the run folder says `failed`.
+    """
+    on_device.use_all_cores(config)
+    runtime.use_compilation_cache()
+    from learner.on_device import SeedsState
+    from learner.on_device import run as run_loop
+    from learner.seed_curves import SeedCurves
+
+    environment = on_device.build_environment(config)
+    learner = on_device.build_seeds_learner(config, on_device.build_parts(config, environment))
+    checkpoints = open_checkpoints(config, path, resume)
+    stop = runtime.StopSignals()
+    state, progress = starting_point(learner.initial_state(), checkpoints, path, resume)
+    curves = SeedCurves(path / "seeds.npz", learner.seeds)
+    if progress.frames:
+        try:
+            curves.read(progress.frames)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RunFailed(f"{path / 'seeds.npz'} cannot be read: {error}") from error
+    progress.starts += 1
+    with contextlib.closing(Record(config, path, environment.num_actions)) as record:
+
+        def save(state: SeedsState) -> None:
+            curves.save()  # first: a checkpoint without its curves could not be resumed
+            checkpoints.save(state, progress)
+
+        def on_checkpoint(state: SeedsState) -> None:
+            save(state)
+            record.note("running")
+
+        with record.noting_how_it_ends(config, progress):
+            on_checkpoint(state)
+            state = run_loop(
+                learner,
+                state,
+                progress,
+                loop_settings(config),
+                stop=stop,
+                on_point=curves.add,
+                on_metrics=record.metrics,
+                on_checkpoint=on_checkpoint,
+            )
+            save(state)
+        print(
+            f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} frames, "
+            f"{progress.updates:,} updates each; {path}"
+        )
+    return 0 if record.status == "finished" else 128 + int(stop.received or 0)

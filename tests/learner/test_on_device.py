@@ -1,0 +1,146 @@
+"""Many seeds in one program: each is a run of its own, and goes on exactly where it stopped."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.load import load
+from learner.loop import LearningDiverged, LoopSettings, Progress
+from learner.on_device import run
+from scripts.on_device import build_environment, build_parts, build_seeds_learner
+
+# Each agent's own shape of a cycle.
+SHORT = {
+    "actor_critic": ("learner.unroll_length=8",),
+    "mg": ("learner.unroll_length=8", "meta.inner_steps=2"),
+    "bmg": ("learner.unroll_length=8", "meta.inner_steps=2", "meta.bootstrap_steps=2"),
+    "q_lambda": (),
+    "q_lambda_bmg": ("meta.bootstrap_steps=9",),
+}
+
+
+def _learner(*overrides, name="bmg"):
+    config = load(
+        f"two_colours/{name}",
+        ["env.swap_period=100", "learner.devices=1", *SHORT[name], *overrides],
+    )
+    return build_seeds_learner(config, build_parts(config, build_environment(config)))
+
+
+def _after(learner, steps, state=None):
+    """Host arrays of the state, and the metrics of each step."""
+    state = learner.place(learner.initial_state() if state is None else state)
+    metrics = []
+    for _ in range(steps):
+        state, seen = learner.step(state)
+        metrics.append({k: v[: len(learner.seeds)] for k, v in jax.device_get(seen).items()})
+    return learner.collect(state), metrics
+
+
+def _assert_same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+@pytest.fixture(scope="module")
+def three():
+    """Three seeds, two steps, with the learner that made them."""
+    learner = _learner("seed=5", "seeds=3")
+    return learner, *_after(learner, 2)
+
+
+def test_a_seed_does_not_depend_on_the_others_or_on_devices(three):
+    """Alone, and as one of three that two devices share, it gives the same numbers bit for bit."""
+    learner, state, metrics = three
+    assert learner.seeds == (5, 6, 7)
+    alone, alone_metrics = _after(_learner("seed=6", "seeds=1"), 2)
+    _assert_same(alone, jax.tree.map(lambda x: x[1:2], state))
+    for one, several in zip(alone_metrics, metrics, strict=True):
+        _assert_same(one, {k: v[1:2] for k, v in several.items()})
+    shared = _learner("seed=5", "seeds=3", "learner.devices=2")  # one seed is computed twice
+    _assert_same(_after(shared, 2)[0], state)
+
+
+def test_seeds_differ(three):
+    _, state, metrics = three
+    assert len(set(metrics[-1]["reward"].tolist())) == 3
+    weights = jax.tree.leaves(state.inner.inner.params)[0]
+    assert not np.array_equal(weights[0], weights[1])
+    costs = metrics[-1]["meta/entropy_cost"] / metrics[-1]["updates"]
+    assert (costs != costs[0]).any()
+    assert (np.abs(costs - 0.5) < 0.1).all()
+
+
+def test_going_on_from_host_arrays_is_going_on(three):
+    learner, state, _ = three
+    once, _ = _after(learner, 1)
+    _assert_same(_after(learner, 1, once)[0], state)
+
+
+@pytest.mark.parametrize("name", ["actor_critic", "mg", "q_lambda", "q_lambda_bmg"])
+def test_every_agent_runs_and_counts_its_steps(name):
+    learner = _learner("seeds=2", name=name)
+    first = learner.initial_state()
+    state, metrics = _after(learner, 1)
+    length = 1 if name.startswith("q_lambda") else 8
+    np.testing.assert_array_equal(metrics[0]["updates"], learner.updates)
+    assert learner.steps == learner.updates * length
+    # The actor-critic played its first unroll before its first update.
+    played = learner.steps + (8 if length == 8 else 0)
+    np.testing.assert_array_equal(state.inner.environment.clock, played % 200)
+    for before, after in zip(
+        jax.tree.leaves(first.inner.inner.params),
+        jax.tree.leaves(state.inner.inner.params),
+        strict=True,
+    ):
+        assert not np.array_equal(before, after)
+    learned = [k for k in metrics[0] if k.startswith("meta/") and k != "meta/loss"]
+    assert learned == {"mg": ["meta/entropy_cost"], "q_lambda_bmg": ["meta/epsilon"]}.get(name, [])
+    if learned:
+        moved = jax.tree.map(
+            lambda a, b: not np.array_equal(a, b), first.meta.params, state.meta.params
+        )
+        assert moved["output"]["w"]
+        assert np.isfinite(metrics[0]["meta/loss"]).all()
+        assert (metrics[0]["meta/loss"] != 0).all()
+
+
+def _run(learner, state, progress, total, points, lines=None, saved=None):
+    return run(
+        learner,
+        state,
+        progress,
+        LoopSettings(total, 0.0, 0.0),
+        stop=lambda: False,
+        on_point=points.append,
+        on_metrics=[].append if lines is None else lines.append,
+        on_checkpoint=[].append if saved is None else saved.append,
+    )
+
+
+def test_the_loop_counts_each_seeds_frames_and_averages_over_seeds(three):
+    learner, state, metrics = three
+    progress, points, lines, saved = Progress(), [], [], []
+    initial = learner.initial_state()
+    last = _run(learner, initial, progress, learner.steps + 1, points, lines, saved)
+    _assert_same(last, state)
+    _assert_same(saved[-1], state)
+    assert progress.frames == progress.env_steps == 2 * learner.steps
+    assert [point.frames for point in points] == [learner.steps, 2 * learner.steps]
+    for point, seen in zip(points, metrics, strict=True):
+        np.testing.assert_array_equal(point.reward, seen["reward"])
+        cost = point.hyperparameters["meta/entropy_cost"]
+        np.testing.assert_allclose(cost, seen["meta/entropy_cost"] / learner.updates, rtol=1e-6)
+    assert lines[-1]["frames"] == 2 * learner.steps
+    assert lines[-1]["seeds"] == 3
+    expected = points[-1].reward.mean() / learner.steps
+    assert lines[-1]["reward_per_step"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_seed_that_diverges_is_named(three):
+    learner = three[0]
+    state = learner.initial_state()
+    broken = jax.tree.map(np.array, state.inner.inner.params)
+    broken["policy"]["w"][1] = np.nan
+    inner = state.inner._replace(inner=state.inner.inner._replace(params=broken))
+    with pytest.raises(LearningDiverged, match="seed 6 was not finite"):
+        _run(learner, state._replace(inner=inner), Progress(), 10_000, [])

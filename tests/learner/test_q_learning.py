@@ -1,0 +1,155 @@
+"""Q(lambda) that learns its exploration: epsilon is differentiated, and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from actors.on_device import make_two_colours
+from agents.meta_network import init_context, make_contextual
+from agents.meta_parameters import Learned
+from agents.networks import make_dense_network
+from agents.q_lambda import epsilon_greedy
+from learner.matching import MATCHING, Weights
+from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
+from learner.on_policy import tally
+from learner.optimizers import make_optimizer
+from learner.q_learning import (
+    become_greedy,
+    explore,
+    init_q_state,
+    make_q_update,
+    match_policies,
+)
+from tests.learner.small import HYPER
+
+FURTHER = 12  # L - 1
+
+
+class Problem:
+    def __init__(self):
+        self.environment = make_two_colours(20)
+        self.network = make_dense_network(30, (16,), 4)
+        self.optimizer = make_optimizer("adam", 3e-2, epsilon=1e-4, gradient_decay=0.9)
+        meta_network = make_dense_network(5, (6,), 1, zero_output=True)
+        fixed = {**HYPER, "discount": 0.9, "vtrace_lambda": 0.8}
+        learned = {"epsilon": Learned(0.4, 1.0)}
+        self.values = make_contextual(meta_network, fixed, learned, normalised=True)
+        self.update = make_q_update(
+            self.network,
+            self.environment.observe,
+            self.environment.step,
+            self.optimizer,
+            self.values,
+            self.describe,
+        )
+        keys = iter(jax.random.split(jax.random.key(0), 10))
+        self.weights = jax.tree.map(
+            lambda x: jax.random.normal(next(keys), x.shape), meta_network.init(next(keys))
+        )
+        first = self.environment.reset(next(keys))
+        context = init_context(5)
+        state = init_q_state(
+            self.network,
+            self.optimizer,
+            first,
+            self.environment.observe(first),
+            context,
+            self.describe((self.weights, context)),
+            FURTHER,
+            next(keys),
+        )
+        self.state, _ = self.play(state, jax.random.split(jax.random.key(1), 40))
+
+    def describe(self, inputs):
+        return {"epsilon": self.values(inputs)["epsilon"]}
+
+    def play(self, state, keys):
+        """The states after each step, in a plain loop."""
+        step, states = jax.jit(self.update), []
+        for key in keys:
+            state, _ = step(state, key, self.weights)
+            states.append(state)
+        return state, states
+
+
+def test_the_meta_gradient_is_that_of_epsilon_alone(x64):
+    """By hand: the greedy actions after L - 1 more updates, at the states they went through."""
+    problem = Problem()
+    keys = jax.random.split(jax.random.key(2), FURTHER + 1)
+    meta_gradient = bootstrapped_meta_gradient(
+        explore(problem.values),
+        bootstrap_target(problem.update, become_greedy, written_out=0),
+        match_policies(problem.network, MATCHING["kl"], Weights()),
+    )
+    gradients, output = jax.jit(meta_gradient)(problem.weights, problem.state, keys[:1], keys)
+    last, states = problem.play(problem.state, keys[:FURTHER])
+    observed = [problem.environment.observe(s.environment) for s in (problem.state, *states)]
+    observed = jnp.stack(observed[:FURTHER])
+    greedy = jnp.argmax(problem.network.apply(last.inner.params, observed), axis=-1)
+    q = problem.network.apply(problem.state.inner.params, observed)
+    assert 0 < np.sum(greedy == jnp.argmax(q, axis=-1)) < FURTHER  # some agree, some do not
+
+    def loss(weights):
+        epsilon = problem.values((weights, problem.state.context))["epsilon"]
+        log_policy = epsilon_greedy(q, epsilon)
+        return -jnp.mean(jnp.take_along_axis(log_policy, greedy[:, None], axis=-1))
+
+    np.testing.assert_allclose(output.loss, loss(problem.weights), rtol=1e-9)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-14),
+        gradients,
+        jax.grad(loss)(problem.weights),
+    )
+    flat, unravel = jax.flatten_util.ravel_pytree(problem.weights)
+    exact, _ = jax.flatten_util.ravel_pytree(gradients)
+    assert np.linalg.norm(exact) > 1e-4
+    for index in range(flat.size):
+        up, down = (loss(unravel(flat.at[index].add(d))) for d in (1e-6, -1e-6))
+        np.testing.assert_allclose(exact[index], (up - down) / 2e-6, rtol=1e-5, atol=1e-8)
+    # The learner goes on from where the target got to, without its greediness.
+    bootstrapped = output.target.bootstrapped
+    jax.tree.map(np.testing.assert_array_equal, bootstrapped.inner.params, last.inner.params)
+    assert bootstrapped.epsilon > 0.0
+
+
+def test_a_step_is_that_of_the_formula_with_averaged_gradients_and_adam(x64):
+    """Moving average of the gradients (0.9), then Adam, in NumPy, from the directions."""
+    from agents.q_lambda import Transition, direction
+
+    problem = Problem()
+    zero = jax.tree.map(np.zeros_like, problem.state.inner.params)
+    state = problem.state._replace(
+        inner=problem.state.inner._replace(opt_state=problem.optimizer.init(zero)),
+        trace=jax.tree.map(jnp.zeros_like, zero),
+    )
+    params, trace = jax.tree.map(np.asarray, state.inner.params), state.trace
+    average, first, second = zero, zero, zero
+    for n, key in enumerate(jax.random.split(jax.random.key(5), 6), start=1):
+        before = state
+        state, _ = jax.jit(problem.update)(state, key, problem.weights)
+        transition = Transition(
+            problem.environment.observe(before.environment),
+            state.trajectory.action[-1, 0],
+            state.trajectory.reward[-1, 0],
+            problem.environment.observe(state.environment),
+        )
+        hyper = problem.values((problem.weights, before.context))
+        move, trace, _ = direction(problem.network, params, trace, transition, hyper)
+        average = jax.tree.map(lambda a, m: 0.9 * a - 0.1 * m, average, move)
+        first = jax.tree.map(lambda f, a: 0.9 * f + 0.1 * a, first, average)
+        second = jax.tree.map(lambda s, a: 0.999 * s + 0.001 * a**2, second, average)
+        params = jax.tree.map(
+            lambda p, f, s, n=n: (
+                p - 3e-2 * (f / (1 - 0.9**n)) / (np.sqrt(s / (1 - 0.999**n)) + 1e-4)
+            ),
+            params,
+            first,
+            second,
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-10),
+            state.inner.params,
+            params,
+        )
+        np.testing.assert_allclose(state.epsilon, hyper["epsilon"])
+    assert set(state.tally) == set(tally({"loss/total": 0.0}, {"epsilon": 0.0}, jnp.zeros(())))

@@ -1,0 +1,486 @@
+"""Reports of runs of several seeds, from folders whose numbers are known."""
+
+import csv
+import json
+import struct
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from configs.load import ConfigError
+from scripts.report import report
+from scripts.seed_report import draw_bootstrap_steps
+from scripts.seed_runs import pool, read
+from scripts.seed_statistics import (
+    bin_size,
+    binned_means,
+    binned_sums,
+    last_periods,
+    mean_interval,
+    mean_over_swaps,
+    rise_after_swap,
+    swap_steps,
+    within_a_period,
+)
+from scripts.seed_table import table_rows
+
+PERIOD = 1_000
+
+
+def make_run(path, reward, *, first=0, spacing=100, meta=None, status="finished", **keys):
+    """A run folder with reward [S, N] at points of `spacing` steps."""
+    reward = np.asarray(reward, np.float32)
+    seeds, points = reward.shape
+    frames = spacing * np.arange(1, points + 1)
+    config = {
+        "name": "grid",
+        "seed": first,
+        "seeds": seeds,
+        "total_frames": spacing * points,
+        "a_key_of_another_day": {"x": [1, 2]},
+        "env": {"suite": "two_colours", "swap_period": PERIOD},
+        "agent": {"algorithm": "bmg" if meta else "actor_critic", "entropy_cost": 0.2},
+        "learner": {"learning_rate": 0.1, "devices": 1},
+        "meta": {"inner_steps": 7, "bootstrap_steps": 9},
+        "actors": {"count": 1},
+        "checkpoint": {"keep": 3},
+        "logging": {"every_seconds": 5.0},
+    }
+    for key, value in keys.items():
+        group, _, name = key.rpartition("__")
+        (config[group] if group else config)[name] = value
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (path / "summary.json").write_text(json.dumps({"status": status}))
+    arrays = {f"meta/{n}": np.asarray(v, np.float32) for n, v in (meta or {}).items()}
+    np.savez(
+        path / "seeds.npz",
+        frames=frames.astype(np.int64),
+        seeds=np.arange(first, first + seeds),
+        reward=reward,
+        **arrays,
+    )
+    return path
+
+
+def noise(seeds, points, of=0):
+    return np.random.default_rng(of).normal(10.0, 5.0, (seeds, points))
+
+
+def table(folder, name="table"):
+    with (folder / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def run_report(*paths, out):
+    return report([str(path) for path in paths], str(out))
+
+
+# Numbers.
+
+
+def test_interval_by_hand():
+    interval = mean_interval(np.array([[1.0], [2.0], [3.0]]))
+    half = 4.302652729749464 / np.sqrt(3)  # t of 2 degrees of freedom; the deviation is 1
+    np.testing.assert_allclose(interval.mean, [2.0])
+    np.testing.assert_allclose(interval.low, [2.0 - half])
+    np.testing.assert_allclose(interval.high, [2.0 + half])
+
+
+def test_interval_is_scipys_at_every_step():
+    values = noise(10, 30)
+    low, high = stats.t.interval(0.95, 9, values.mean(0), stats.sem(values, axis=0))
+    interval = mean_interval(values)
+    np.testing.assert_allclose(interval.low, low)
+    np.testing.assert_allclose(interval.high, high)
+
+
+def test_interval_leaves_out_what_is_not_finite():
+    values = noise(5, 3)
+    holed = values.copy()
+    holed[4, 1], holed[1:, 2] = np.nan, np.inf
+    interval, four = mean_interval(holed), mean_interval(values[:4])
+    np.testing.assert_allclose(interval.low[0], mean_interval(values).low[0])
+    np.testing.assert_allclose(interval.low[1], four.low[1])
+    np.testing.assert_allclose(interval.mean[2], values[0, 2])
+    assert np.isnan([interval.low[2], interval.high[2]]).all()  # of one seed nothing is known
+    assert np.isnan(mean_interval(np.full((2, 1), np.nan)).mean).all()
+
+
+def test_bins_against_single_steps():
+    frames = np.array([3, 7, 8, 14])
+    amounts = noise(2, 4)
+    widths = np.array([3, 4, 1, 6])
+    per_step = np.repeat(amounts / widths, widths, axis=1)
+    edges = np.array([[0, 2, 5, 9], [1, 8, 13, 14], [10, 12, 14, 15]])
+    sums = binned_sums(frames, amounts, edges)
+    assert sums.shape == (2, 3, 3)
+    for row in range(3):
+        for left, right, got in zip(edges[row], edges[row][1:], sums[:, row].T, strict=False):
+            wanted = per_step[:, left:right].sum(1) if right <= 14 else [np.nan, np.nan]
+            np.testing.assert_allclose(got, wanted, atol=1e-9)
+
+
+def test_means_of_bins_leave_out_points_that_are_not_finite():
+    frames, values = np.array([2, 4, 6]), np.array([[1.0, np.nan, 5.0]])
+    means = binned_means(frames, values, np.array([0.0, 3.0, 6.0]))
+    np.testing.assert_allclose(means, [[1.0, 5.0]])
+    assert np.isnan(binned_means(frames, values, np.array([2.0, 4.0]))).all()
+
+
+def test_points_across_a_swap_are_left_out():
+    frames = np.array([40, 80, 120, 160, 200, 240])
+    values = np.arange(6.0)[None]
+    np.testing.assert_array_equal(within_a_period(frames, values, 100), [[0, 1, np.nan, 3, 4, 5]])
+
+
+def test_swaps_begin_after_the_first_quarter():
+    np.testing.assert_array_equal(swap_steps(1_000, 100), [300, 400, 500, 600, 700, 800, 900])
+    np.testing.assert_array_equal(swap_steps(150, 100), [100])
+    assert not swap_steps(100, 100).size
+
+
+@pytest.mark.parametrize("end", [9_999_360, 10_000_000, 10_000_320])
+def test_the_last_four_periods(end):
+    spacings = [960.0, 1_008.0]
+    edges = last_periods([end, 11_000_000], spacings, 100_000)
+    assert bin_size(spacings, 100_000) == 1_000
+    assert edges[0] == 9_600_000
+    assert end - 1_000 < edges[-1] <= 10_000_000
+    assert len(edges) <= 401
+
+
+def test_periods_of_a_short_run():
+    np.testing.assert_array_equal(last_periods([25], [10.0], 100), [0, 10, 20])
+    np.testing.assert_array_equal(last_periods([110, 900], [50.0], 100), [0, 50, 100])
+
+
+def test_rise_after_swap_by_hand():
+    frames = 10 * np.arange(1, 31)  # swaps at 100 and 200
+    values = np.full((2, 30), 0.2)
+    values[0, 9], values[0, 12] = 0.1, 0.7  # before 100, and the peak 40 steps after it: rise 0.6
+    values[1, 14], values[1, 15] = 0.5, 0.9  # at half the period (0.3 counts), and after it
+    values[:, 19], values[0, 22] = 0.3, 0.2  # the second swap: from 0.3 to 0.2, thus -0.1
+    rise = rise_after_swap(frames, values, np.array([100, 200]), 100)
+    assert rise == pytest.approx((0.6 + 0.3 - 0.1 - 0.1) / 4)
+
+
+def test_no_rise_without_a_whole_half_period():
+    frames, values = 10 * np.arange(1, 15), np.zeros((1, 14))
+    assert rise_after_swap(frames, values, np.array([100]), 100) is None
+    assert rise_after_swap(frames, values, np.array([]), 100) is None
+
+
+def test_mean_over_swaps():
+    binned = np.array([[[1.0, 2.0], [3.0, np.nan]]])
+    np.testing.assert_allclose(mean_over_swaps(binned), [[2.0, 2.0]])
+
+
+# Groups.
+
+
+def test_folders_of_one_setting_are_pooled(tmp_path):
+    reward = noise(6, 80)
+    one = make_run(tmp_path / "a", reward[:2])
+    two = make_run(
+        tmp_path / "b",
+        reward[2:],
+        first=2,
+        name="other",
+        actors__count=8,
+        learner__devices=0,
+        logging__every_seconds=1.0,
+    )
+    (group,) = pool([read(one), read(two)])
+    assert (group.label, group.status) == ("grid", "finished")
+    np.testing.assert_allclose(group.reward, reward, rtol=1e-6)
+    (row,) = table_rows([group])
+    totals = reward.sum(1)
+    low, high = stats.t.interval(0.95, 5, totals.mean(), stats.sem(totals))
+    assert row["seeds"] == 6
+    assert row["total reward"] == pytest.approx(totals.mean(), abs=0.06)
+    assert row["95% low"] == pytest.approx(low, abs=0.06)
+    assert row["95% high"] == pytest.approx(high, abs=0.06)
+    assert row["total reward std"] == pytest.approx(totals.std(ddof=1), abs=0.06)
+    last = reward[:, -8:].mean() / 100
+    assert row["reward per step, last 10%"] == pytest.approx(last, abs=1e-4)
+
+
+def test_other_points_of_the_same_setting_are_put_on_the_coarser_ones(tmp_path):
+    reward = noise(2, 60)
+    fine = make_run(tmp_path / "a", reward, meta={"entropy_cost": reward})
+    coarse_reward = reward.reshape(2, 20, 3).sum(2)
+    coarse_meta = {"entropy_cost": coarse_reward / 3}
+    coarse = make_run(tmp_path / "b", coarse_reward, first=2, spacing=300, meta=coarse_meta)
+    (group,) = pool([read(fine), read(coarse)])
+    assert len(group.frames) == 20
+    np.testing.assert_allclose(group.reward[:2], group.reward[2:], rtol=1e-5)
+    meta = group.meta["entropy_cost"]
+    np.testing.assert_allclose(meta[:2], meta[2:], rtol=1e-5)
+
+
+def test_a_seed_twice_is_refused(tmp_path):
+    one = make_run(tmp_path / "a", noise(3, 20))
+    two = make_run(tmp_path / "b", noise(3, 20), first=2)
+    with pytest.raises(ConfigError, match="seed 2 is in both") as error:
+        run_report(one, two, out=tmp_path / "out")
+    assert str(one) in str(error.value)
+    assert str(two) in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_is_said(tmp_path, capsys):
+    reward = noise(4, 60)
+    whole = make_run(tmp_path / "a", reward[:2])
+    part = make_run(
+        tmp_path / "b", reward[2:, :45], first=2, total_frames=6_000, status="interrupted"
+    )
+    run_report(whole, part, out=tmp_path / "out")
+    (row,) = table(tmp_path / "out")
+    assert row["steps"] == "4500"
+    assert row["status"] == f"only to 4,500 of 6,000 steps: {part} is interrupted"
+    assert f"grid: {row['status']}" in capsys.readouterr().out.splitlines()
+    assert float(row["total reward"]) == pytest.approx(reward[:, :45].sum(1).mean(), abs=0.06)
+
+
+def test_other_ends_are_said(tmp_path):
+    runs = [make_run(tmp_path / "a", noise(2, 60)), make_run(tmp_path / "b", noise(2, 30), first=2)]
+    (group,) = pool([read(run) for run in runs])
+    assert group.status == f"only to 3,000 of 6,000 steps: {tmp_path / 'b'} ends there"
+    cut = make_run(tmp_path / "c", noise(2, 30), total_frames=6_000)
+    (group,) = pool([read(cut)])
+    assert group.status == f"only to 3,000 of 6,000 steps: {cut} lacks its end"
+    meta = np.ones((2, 30))
+    meta[1, 3] = np.nan
+    (group,) = pool([read(make_run(tmp_path / "d", noise(2, 30), meta={"epsilon": meta}))])
+    assert group.status == "finished; epsilon is not always finite in 1 of 2 seeds"
+
+
+def test_labels_say_what_differs(tmp_path):
+    meta = {"entropy_cost": np.ones((2, 20))}
+    settings = [
+        {"meta__bootstrap_steps": 9},
+        {"meta__bootstrap_steps": 16, "learner__learning_rate": 0.03},
+        {"name": "plain", "meta__bootstrap_steps": 1},
+    ]
+    runs = [
+        read(make_run(tmp_path / str(index), noise(2, 20), meta=meta, **keys))
+        for index, keys in enumerate(settings)
+    ]
+    labels = [group.label for group in pool(runs)]
+    assert labels == ["grid (L=9, learning_rate=0.1)", "grid (L=16, learning_rate=0.03)", "plain"]
+
+
+# Figures and tables.
+
+
+def _png_size(file):
+    content = file.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    return struct.unpack(">II", content[16:24])
+
+
+def _schedule(seeds, points):
+    since = (100 * np.arange(points) % PERIOD) / PERIOD
+    return (
+        0.1 + 0.3 * np.exp(-5 * since) + np.random.default_rng(1).normal(0, 0.01, (seeds, points))
+    )
+
+
+def _agents(folder, **keys):
+    """A run of each algorithm, named as it is."""
+    names = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
+    learned = {"mg": "entropy_cost", "bmg": "entropy_cost", "q_lambda_bmg": "epsilon"}
+    return [
+        make_run(
+            folder / name,
+            noise(3, 80, of=index) * (1 + index / 5),
+            meta={learned[name]: _schedule(3, 80)} if name in learned else None,
+            name=name,
+            agent__algorithm=name,
+            agent__epsilon=0.1,
+            **keys,
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def test_every_figure_is_drawn(tmp_path, capsys):
+    out = tmp_path / "out"
+    runs = _agents(tmp_path)
+    meta = {"entropy_cost": _schedule(3, 80)}
+    runs.append(make_run(tmp_path / "l", noise(3, 80), meta=meta, meta__bootstrap_steps=1))
+    assert run_report(*runs, out=out) == 0
+    figures = ("cumulative_reward", "schedule", "after_swap", "bootstrap_steps")
+    said = capsys.readouterr().out
+    for name in figures:
+        width, height = _png_size(out / f"{name}.png")
+        assert width == 1_400
+        assert 600 <= height <= 2_000
+        assert (out / f"{name}.png").stat().st_size > 20_000
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert str(out / f"{name}.png") in said
+    rows = table(out)
+    totals = [float(row["total reward"]) for row in rows]
+    assert totals == sorted(totals, reverse=True)
+    by_group = {row["group"]: row for row in rows}
+    assert by_group["q_lambda"]["epsilon"] == "0.1"
+    assert by_group["q_lambda"]["entropy cost"] == ""
+    assert by_group["actor_critic"]["entropy cost"] == "0.2"
+    assert by_group["actor_critic"]["K"] == by_group["actor_critic"]["rise after swap"] == ""
+    assert (by_group["bmg"]["K"], by_group["bmg"]["L"]) == ("7", "9")
+    assert 0.2 < float(by_group["bmg"]["rise after swap"]) < 0.4
+    assert "| - |" in (out / "table.md").read_text()
+
+
+def test_bootstrap_steps_only_where_they_differ(tmp_path):
+    meta = {"entropy_cost": np.ones((2, 20))}
+    one = make_run(tmp_path / "a", noise(2, 20), meta=meta, name="a")
+    other_rate = make_run(
+        tmp_path / "b", noise(2, 20), meta=meta, name="b", learner__learning_rate=0.3
+    )
+    mg = make_run(
+        tmp_path / "c",
+        noise(2, 20),
+        meta=meta,
+        name="c",
+        agent__algorithm="mg",
+        meta__inner_steps=1,
+    )
+    fixed = [
+        make_run(tmp_path / f"fixed{k}", noise(2, 20), name=f"fixed{k}", meta__inner_steps=k)
+        for k in (1, 3)
+    ]
+    groups = [read(run) for run in (one, other_rate, mg, *fixed)]
+    assert not draw_bootstrap_steps(pool(groups), tmp_path / "drawn")
+    assert not (tmp_path / "drawn.png").exists()
+    other_k = make_run(tmp_path / "d", noise(2, 20), meta=meta, name="d", meta__inner_steps=3)
+    assert draw_bootstrap_steps(pool([*groups, read(other_k)]), tmp_path / "drawn")
+    assert (tmp_path / "drawn.png").exists()
+
+
+PUBLISHED = "published total (std): Luketina et al. 2022"
+
+
+def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
+    runs = _agents(tmp_path, spacing=125_000, env__swap_period=100_000)
+    rows = table_rows(pool([read(run) for run in runs]))
+    assert {row["group"]: row[PUBLISHED] for row in rows} == {
+        "actor_critic": "1240000 (90000), best fixed entropy cost",
+        "mg": "1580000 (60000), reward context",
+        "bmg": "1740000 (30000), reward context",
+        "q_lambda": "580000 (70000), best fixed epsilon",
+        "q_lambda_bmg": "1930000 (30000), reward context",
+    }
+
+
+@pytest.mark.parametrize(
+    ("points", "keys"),
+    [
+        (100, {"total_frames": 20_000_000}),
+        (40, {"total_frames": 10_000_000, "status": "running"}),
+        (80, {"total_frames": 10_000_000, "env__swap_period": 50_000}),
+    ],
+)
+def test_published_totals_stand_beside_no_others(tmp_path, points, keys):
+    keys = {"env__swap_period": 100_000} | keys
+    run = make_run(tmp_path / "a", noise(2, points), spacing=125_000, **keys)
+    (row,) = table_rows(pool([read(run)]))
+    assert PUBLISHED not in row
+
+
+def test_a_figure_for_each_swap_period(tmp_path):
+    often = make_run(tmp_path / "a", noise(2, 80), name="often", env__swap_period=500)
+    seldom = make_run(tmp_path / "b", noise(2, 80), name="seldom")
+    run_report(often, seldom, out=tmp_path / "out")
+    for name in ("schedule_every_500", "schedule_every_1000", "after_swap_every_500"):
+        assert (tmp_path / "out" / f"{name}.png").exists()
+    still = make_run(tmp_path / "c", noise(1, 80), env__suite="few_shot")
+    run_report(still, out=tmp_path / "still")
+    names = {file.name for file in (tmp_path / "still").iterdir()}
+    assert names == {"cumulative_reward.png", "cumulative_reward.pdf", "table.md", "table.csv"}
+
+
+def test_one_point_of_one_seed(tmp_path):
+    run = make_run(tmp_path / "a", [[5.0]], meta={"epsilon": [[0.1]]})
+    assert report([str(run)], None) == 0
+    (row,) = table(run)
+    assert (row["total reward"], row["95% low"], row["total reward std"]) == ("5.0", "", "")
+
+
+def test_beside_runs_of_one_seed(tmp_path):
+    single = tmp_path / "single"
+    single.mkdir()
+    lines = [{"frames": 10 * i, "seconds": i, "episode_return": i} for i in (1, 2)]
+    (single / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    seeded = make_run(tmp_path / "seeded", noise(2, 20))
+    run_report(single, seeded, out=tmp_path / "out")
+    assert table(tmp_path / "out")[0]["run"] == "single"
+    assert table(tmp_path / "out", "seeds_table")[0]["group"] == "grid"
+    assert (tmp_path / "out/curve.png").exists()
+    assert (tmp_path / "out/cumulative_reward.png").exists()
+
+
+# Damage.
+
+
+def _spoilt(**changes):
+    def spoil(path):
+        with np.load(path / "seeds.npz") as archive:
+            arrays = dict(archive)
+        arrays |= changes
+        kept = {name: value for name, value in arrays.items() if value is not None}
+        np.savez(path / "seeds.npz", **kept)
+
+    return spoil
+
+
+def _truncate(path):
+    content = (path / "seeds.npz").read_bytes()
+    (path / "seeds.npz").write_bytes(content[: len(content) // 2])
+
+
+def _flip(path):
+    content = bytearray((path / "seeds.npz").read_bytes())
+    content[200:220] = bytes(20)
+    (path / "seeds.npz").write_bytes(bytes(content))
+
+
+def _write(name, content):
+    return lambda path: (path / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file", "why"),
+    [
+        (_write("seeds.npz", b""), "seeds.npz", "damaged or empty"),
+        (_write("seeds.npz", b"no archive"), "seeds.npz", "damaged or empty"),
+        (_truncate, "seeds.npz", "damaged or empty"),
+        (_flip, "seeds.npz", "damaged or empty"),
+        (_spoilt(reward=None), "seeds.npz", "lacks reward"),
+        (_spoilt(reward=np.zeros((2, 3))), "seeds.npz", r"\(2, 3\), not \(2, 20\)"),
+        (_spoilt(**{"meta/epsilon": np.zeros(20)}), "seeds.npz", "meta/epsilon has shape"),
+        (_spoilt(reward=np.full((2, 20), np.nan)), "seeds.npz", "not finite"),
+        (_spoilt(reward=np.array([[None] * 20] * 2)), "seeds.npz", "damaged or empty"),
+        (_spoilt(seeds=np.array(["a", "b"])), "seeds.npz", "no numbers"),
+        (_spoilt(seeds=np.array([3, 3])), "seeds.npz", "twice"),
+        (_spoilt(frames=np.arange(20)), "seeds.npz", "do not increase"),
+        (_spoilt(frames=np.arange(1, 41).reshape(2, 20)), "seeds.npz", "one dimension"),
+        (_spoilt(frames=np.arange(0), reward=np.zeros((2, 0))), "seeds.npz", "no point yet"),
+        (_spoilt(frames=np.arange(0), reward=None), "seeds.npz", "no point yet"),  # at its start
+        (_write("config.yaml", b""), "config.yaml", "damaged or empty"),
+        (_write("config.yaml", b"a: ["), "config.yaml", "damaged or empty"),
+        (lambda path: (path / "config.yaml").unlink(), "config.yaml", "missing"),
+        (_write("summary.json", b'{"status"'), "summary.json", "damaged or empty"),
+    ],
+)
+def test_damage_is_named_in_one_line(tmp_path, spoil, file, why):
+    path = make_run(tmp_path / "a", noise(2, 20))
+    spoil(path)
+    with pytest.raises(ConfigError, match=why) as error:
+        run_report(path, out=tmp_path / "out")
+    assert str(path / file) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,121 @@
+"""`bmg train two_colours/...` as a user runs it: all seeds in one program, killed and resumed."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from learner.checkpoint import Checkpoints
+from tests.system.command import bmg, start, wait_for
+
+FRAMES = 40_000
+SMALL = (
+    "train",
+    "two_colours/bmg",
+    "seeds=3",
+    "env.swap_period=5000",
+    "logging.every_seconds=0.2",
+    "logging.tensorboard=false",
+)
+
+
+def _summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def _last_checkpoint(folder):
+    """Contents of the newest checkpoint's files, but for what tells the time."""
+    checkpoints = Checkpoints(folder / "checkpoints", 3)
+    newest = folder / "checkpoints" / str(checkpoints.versions()[-1])
+    progress = json.loads((newest / "progress.json").read_text())
+    return newest / "state", {k: progress[k] for k in ("frames", "env_steps", "updates")}
+
+
+def _state(path):
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.absolute())
+
+
+def _equal(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        return all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return a is b or np.array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = bmg(*SMALL, f"total_frames={FRAMES}", "--run-dir", folder)
+    assert result.returncode == 0, result.stderr
+    assert "3 seeds" in result.stdout
+    return folder
+
+
+def test_the_run_folder(whole):
+    summary = _summary(whole)
+    assert summary["status"] == "finished"
+    assert FRAMES <= summary["frames"] < FRAMES + 1000
+    assert summary["seeds"] == 3
+    curves = np.load(whole / "seeds.npz")
+    np.testing.assert_array_equal(curves["seeds"], [0, 1, 2])
+    assert curves["frames"][-1] == summary["frames"]
+    assert curves["reward"].shape == curves["meta/entropy_cost"].shape == (3, len(curves["frames"]))
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    for key in ("frames", "frames_per_second", "reward_per_step", "meta/entropy_cost", "meta/loss"):
+        assert all(line[key] is not None for line in lines)
+    steps = np.diff([0, *curves["frames"]])
+    # Every reward is a multiple of 0.04, less the collected objects.
+    assert (np.abs(curves["reward"]) <= steps).all()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(tmp_path, whole, how):
+    folder = tmp_path / "run"
+    command = (*SMALL, f"total_frames={FRAMES}", "checkpoint.every_seconds=0.5")
+    process = start(*command, "--run-dir", folder)
+    metrics = folder / "metrics.jsonl"
+
+    def learning():
+        return metrics.exists() and len(metrics.read_text().splitlines()) >= 6
+
+    wait_for(learning, what="six lines of metrics")
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 143)
+    interrupted = _summary(folder)
+    assert interrupted["frames"] < FRAMES, "the signal came too late to interrupt anything"
+    assert interrupted["status"] == ("running" if how == signal.SIGKILL else "interrupted")
+    resumed = bmg(*command, "--run-dir", folder, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    (state, progress), (expected_state, expected_progress) = (
+        _last_checkpoint(folder),
+        _last_checkpoint(whole),
+    )
+    assert progress == expected_progress
+    assert _equal(_state(state), _state(expected_state))
+    curves, expected = np.load(folder / "seeds.npz"), np.load(whole / "seeds.npz")
+    assert set(curves.files) == set(expected.files)
+    for name in curves.files:
+        np.testing.assert_array_equal(curves[name], expected[name], err_msg=name)
+
+
+def test_reported(tmp_path, whole):
+    result = bmg("report", whole, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    for name in ("cumulative_reward.png", "schedule.png", "table.md"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert "two_colours-bmg" in (tmp_path / "table.md").read_text()
+
+
+def test_evaluate_says_that_there_are_no_episodes(whole):
+    result = bmg("evaluate", whole)
+    assert result.returncode == 2
+    assert "bmg report" in result.stderr
+    assert not (whole / "evaluation.json").exists()
