@@ -121,8 +121,8 @@ def _check_on_device(config: Config) -> None:
             given = getattr(given, part)
         if given != value:
             raise ConfigError(
-                f"{key}={given}: must be {json.dumps(value)} for agent.algorithm={name} on env.suite={suite}, "
-                "whose environment runs in the learner's own program"
+                f"{key}={given}: must be {json.dumps(value)} for agent.algorithm={name} on "
+                f"env.suite={suite}, whose environment runs in the learner's own program"
             )
     if name == "q_lambda_bmg" and config.meta.bootstrap_steps < 2:
         raise ConfigError(

@@ -13,7 +13,7 @@ from agents import actor_critic
 from agents.actor_critic import Loss
 from agents.meta_network import init_context, make_contextual
 from agents.meta_parameters import Learned
-from agents.networks import Network, make_dense_network, make_network
+from agents.networks import Network, make_dense_network, make_network, without_last_logits
 from configs.load import ConfigError
 from configs.schema import Config
 from learner.meta_gradient import bootstrap_target
@@ -139,11 +139,13 @@ def _actor_critic(config: Config, environment: DeviceEnvironment) -> Parts:
     network = make_network(
         config.agent.network, environment.num_actions, environment.observation_shape, jnp.float32
     )
+    unroll = make_unroll(environment, network, config.learner.unroll_length)
+    if config.agent.network == "separate":  # else the two are computed together
+        network = without_last_logits(network)
     optimizer = inner_optimizer(config)
     learned, values, describe, init_weights = _hyperparameters(config)
     objective = actor_critic.make_one_step_targets, reduced(config, actor_critic.loss)
     update = make_update(network, *objective, optimizer, values)
-    unroll = make_unroll(environment, network, config.learner.unroll_length)
     lifted = on_policy(update, unroll, describe)
     context = init_context(config.meta.context_length)
     learning = None

@@ -6,7 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.networks import _HalfOverlapConv, make_network
+from agents.networks import (
+    NetworkOutput,
+    _HalfOverlapConv,
+    make_network,
+    without_last_logits,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +91,40 @@ def test_images_that_leave_no_pixel_are_refused(name, size):
     if size > 1:
         with pytest.raises(ValueError, match="too small"):
             make_network(name, 2, (size, size - 1, 3), np.uint8).init(jax.random.key(0))
+
+
+def test_without_last_logits_nothing_else_changes():
+    """Outputs and their pull-back are the same, as long as nobody asks for the last logits."""
+    network = make_network("separate", 4, (30,), np.float32)
+    lean = without_last_logits(network)
+    params = network.init(jax.random.key(0))
+    observation = jax.random.normal(jax.random.key(1), (7, 2, 30))
+    outputs, pull_back = jax.vjp(lambda p: network.apply(p, observation), params)
+    lean_outputs, lean_pull_back = jax.vjp(lambda p: lean.apply(p, observation), params)
+    np.testing.assert_allclose(lean_outputs.logits[:-1], outputs.logits[:-1], rtol=1e-6)
+    np.testing.assert_allclose(lean_outputs.value, outputs.value, rtol=1e-6)
+    assert lean_outputs.logits.shape == outputs.logits.shape
+    logits = jax.random.normal(jax.random.key(2), outputs.logits.shape).at[-1].set(0.0)
+    cotangent = NetworkOutput(logits, jax.random.normal(jax.random.key(3), outputs.value.shape))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        lean_pull_back(cotangent),
+        pull_back(cotangent),
+    )
+
+
+def test_separate_networks_share_nothing():
+    network = make_network("separate", 4, (30,), np.float32)
+    params = network.init(jax.random.key(0))
+    observation = jax.random.normal(jax.random.key(1), (5, 30))
+    of_policy = jax.grad(lambda p: jnp.sum(network.apply(p, observation).logits ** 2))(params)
+    of_value = jax.grad(lambda p: jnp.sum(network.apply(p, observation).value ** 2))(params)
+    layers = {
+        name: [bool(np.any(layer["w"])) for layer in (of_policy[name], of_value[name])]
+        for name in params
+    }
+    assert all(a != b for a, b in layers.values()), layers
+    widths = sorted(layer["w"].shape for layer in params.values())
+    assert widths == sorted([(30, 256)] * 2 + [(256, 256)] * 2 + [(256, 4), (256, 1)])
+    with pytest.raises(ValueError, match="vectors"):
+        make_network("separate", 4, (84, 84, 4), np.uint8)
