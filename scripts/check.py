@@ -218,6 +218,12 @@ def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
 
 
 def _check_game(env: EnvironmentConfig) -> None:
+    period = EnvironmentConfig.model_fields["swap_period"].default
+    if env.suite != "two_colours" and env.swap_period != period:
+        raise ConfigError(
+            f"env.swap_period={env.swap_period}: only env.suite=two_colours knows it; leave it at "
+            f"{period}"
+        )
     if env.suite == "atari":
         if env.game not in atari_games.BY_NAME:
             raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     report = command(
         "report",
         "Draws learning curves and tables from run folders.",
-        "bmg report runs/b --out figures",
+        "bmg report runs/bmg runs/actor_critic --out figures",
     )
     report.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     report.add_argument("--out", help="default: the run folder, or `report` for several")
