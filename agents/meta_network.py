@@ -17,6 +17,8 @@ from agents.networks import DenseNetwork
 
 # Of rewards whose deviation is not known yet: about that of the grid world's mean rewards.
 _LEAST_DEVIATION = 0.01
+# Rewards after which statistics forget: single precision could not count many more.
+_LONGEST_MEMORY = 1e6
 
 # From (weights, context) to hyper-parameters.
 Contextual = Callable[[tuple[Any, "RewardContext"]], Hyperparameters]
@@ -28,7 +30,7 @@ class RewardContext(NamedTuple):
     recent: jax.Array  # [H]
     seen: jax.Array  # how many there were, also before the recent ones
     mean: jax.Array  # of all of them
-    squares: jax.Array  # sum of their squared distances from the mean
+    variance: jax.Array  # of all of them
 
 
 def init_context(length: int) -> RewardContext:
@@ -43,11 +45,11 @@ def init_context(length: int) -> RewardContext:
 
 def add_reward(context: RewardContext, reward: jax.Array) -> RewardContext:
     """The context after one more (mean) reward, a scalar; statistics after Welford (1962)."""
-    seen = context.seen + 1.0
+    seen = jnp.minimum(context.seen + 1.0, _LONGEST_MEMORY)
     distance = reward - context.mean
     mean = context.mean + distance / seen
-    squares = context.squares + distance * (reward - mean)
-    return RewardContext(jnp.concatenate([context.recent[1:], reward[None]]), seen, mean, squares)
+    variance = context.variance + (distance * (reward - mean) - context.variance) / seen
+    return RewardContext(jnp.concatenate([context.recent[1:], reward[None]]), seen, mean, variance)
 
 
 def features(context: RewardContext, normalised: bool) -> jax.Array:
@@ -61,8 +63,8 @@ def features(context: RewardContext, normalised: bool) -> jax.Array:
         return context.recent
     length = context.recent.shape[0]
     there = jnp.arange(length) >= length - context.seen
-    deviation = jnp.sqrt(context.squares / jnp.maximum(context.seen, 1.0))
-    scaled = (context.recent - context.mean) / jnp.maximum(deviation, _LEAST_DEVIATION)
+    deviation = jnp.maximum(jnp.sqrt(context.variance), _LEAST_DEVIATION)
+    scaled = (context.recent - context.mean) / deviation
     return jnp.where(there, jnp.tanh(scaled), 0.0)
 
 

@@ -58,7 +58,9 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
 
 
 # What makes the bootstrapped meta-gradient a plain one, which STACX's is.
-_PLAIN = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
+_PLAIN: dict[str, Any] = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
+# With these the step is of size 1, so that the meta-gradient is that of the outer loss itself.
+_EXACT: dict[str, Any] = {"target_learning_rate": None, "l2_weight": 0.5}
 
 
 def _settle_plain(config: Config, overridden: set[str]) -> Config:
@@ -69,14 +71,15 @@ def _settle_plain(config: Config, overridden: set[str]) -> Config:
     """
     if config.agent.algorithm not in ("stacx", "mg"):
         return config
-    for key, value in _PLAIN.items():
+    settled = _PLAIN | (_EXACT if config.agent.algorithm == "mg" else {})
+    for key, value in settled.items():
         given = getattr(config.meta, key)
         if f"meta.{key}" in overridden and given != value:
             raise ConfigError(
                 f"meta.{key}={given}: agent.algorithm={config.agent.algorithm} means "
                 f"meta.{key}={value}; leave the key out, or use agent.algorithm=bmg"
             )
-    return config.model_copy(update={"meta": config.meta.model_copy(update=_PLAIN)})
+    return config.model_copy(update={"meta": config.meta.model_copy(update=settled)})
 
 
 def dump(config: Config) -> str:

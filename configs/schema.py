@@ -1,9 +1,17 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
 
@@ -148,7 +156,7 @@ class UpperConfig(_UpperBounds):
 
 
 class MetaConfig(_Group):
-    """`meta`: how hyper-parameters are learned, with `agent.algorithm` stacx or bmg."""
+    """`meta`: how hyper-parameters are learned, where `agent.algorithm` learns any."""
 
     learned: list[str] = [
         "discount",
@@ -194,7 +202,7 @@ class MetaConfig(_Group):
     last so many unrolls (q_lambda: steps)."""
     context_normalised: bool = True
     """They are normalised by their mean and deviation since the start of the run, then squashed."""
-    hidden: list[Annotated[int, Field(ge=1, le=4096)]] = [32]
+    hidden: list[PositiveInt] = [32]
     """Widths of that network's hidden layers; [] makes it linear."""
     outer: OuterConfig = OuterConfig()
     """See below."""

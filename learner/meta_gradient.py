@@ -85,7 +85,7 @@ def bootstrapped_meta_gradient(
     ) -> tuple[Any, MetaOutput]:
         def matching_loss(meta_params: Any) -> tuple[jax.Array, MetaOutput]:
             final, aux = inner(meta_params, state, inner_inputs)
-            # The learner's only stop_gradient: the target is data, whatever made it.
+            # The target is data, whatever made it.
             goal = target(*jax.lax.stop_gradient((state, final, target_inputs, meta_params)))
             loss = matching(goal.state, final, target_inputs)
             return loss, MetaOutput(final, goal, loss, aux)

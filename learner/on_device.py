@@ -1,8 +1,8 @@
 """Many seeds in one program: environment, learner and meta-learner of each, side by side.
 
-Each seed is a run of its own: its numbers do not depend on how many others there are. On CPUs a
-core takes one seed after the other through a few thousand steps, so that one seed's weights stay
-in its cache; elsewhere the seeds of a device are vectorised.
+Each seed is a run of its own. On CPUs a core takes one seed after the other through a thousand
+steps, so that one seed's weights stay in its cache, and its numbers do not depend on how many
+others there are; elsewhere the seeds of a device are vectorised.
 """
 
 import time
@@ -104,9 +104,7 @@ def make_seeds_learner(
     on_cpu = devices[0].platform == "cpu"
 
     def one_seed(state: SeedsState) -> tuple[SeedsState, Metrics]:
-        key, *_ = keys = jax.random.split(
-            jax.random.wrap_key_data(state.key), 1 + cycles * updates_per_cycle
-        )
+        keys = jax.random.split(jax.random.wrap_key_data(state.key), 1 + cycles * updates_per_cycle)
         inner = state.inner._replace(tally=jax.tree.map(jnp.zeros_like, state.inner.tally))
 
         def body(carry: tuple[Any, Any], keys: jax.Array):
@@ -115,8 +113,10 @@ def make_seeds_learner(
 
         cycle_keys = keys[1:].reshape(cycles, updates_per_cycle)
         (inner, meta), losses = jax.lax.scan(body, (inner, state.meta), cycle_keys)
-        metrics = {**inner.tally, "meta/loss": jnp.mean(losses)}
-        return SeedsState(inner, jax.random.key_data(key), meta), metrics
+        metrics = {**inner.tally, "finite": _all_finite((inner.inner, meta))}
+        if meta is not None:
+            metrics["meta/loss"] = jnp.mean(losses)
+        return SeedsState(inner, jax.random.key_data(keys[0]), meta), metrics
 
     over_seeds = (lambda state: jax.lax.map(one_seed, state)) if on_cpu else jax.vmap(one_seed)
 
@@ -145,7 +145,13 @@ def make_seeds_learner(
     )
 
 
-class Point(NamedTuple):
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether all floating-point numbers are: losses show a fault only in the update after it."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+
+
+class CurvePoint(NamedTuple):
     """What one step of the learner adds to the learning curves."""
 
     frames: int  # environment steps of each seed at its end
@@ -160,7 +166,7 @@ def run(
     settings: LoopSettings,
     *,
     stop: Callable[[], bool],
-    on_point: Callable[[Point], None],
+    on_point: Callable[[CurvePoint], None],
     on_metrics: Callable[[dict[str, Any]], None],
     on_checkpoint: Callable[[SeedsState], None],
 ) -> SeedsState:
@@ -184,7 +190,7 @@ def run(
         The last state, as host arrays.
 
     Raises:
-        LearningDiverged: a loss was not finite; the message names the seeds.
+        LearningDiverged: parameters were not finite any more; the message names the seeds.
     """
     state = learner.place(state)
     started = time.monotonic() - progress.seconds
@@ -207,11 +213,12 @@ def run(
         progress.updates += learner.updates
         progress.seconds = time.monotonic() - started
         values = {k: v / metrics["updates"] for k, v in metrics.items() if _is_value(k)}
-        on_point(Point(progress.frames, metrics["reward"], values))
+        on_point(CurvePoint(progress.frames, metrics["reward"], values))
         since.append(metrics)
-        if time.monotonic() - last_log >= settings.log_every_seconds:
-            report()
-        if time.monotonic() - last_checkpoint >= settings.checkpoint_every_seconds:
+        due = time.monotonic() - last_checkpoint >= settings.checkpoint_every_seconds
+        if due or time.monotonic() - last_log >= settings.log_every_seconds:
+            report()  # also before a checkpoint, so that no line of a resumed run lacks a stretch
+        if due:
             on_checkpoint(learner.collect(state))
             last_checkpoint = time.monotonic()
     if since:
@@ -224,15 +231,12 @@ def _is_value(name: str) -> bool:
 
 
 def _require_finite(metrics: Metrics, learner: SeedsLearner, progress: Progress) -> None:
-    losses = {k: v for k, v in metrics.items() if k.startswith(("loss/", "meta/"))}
     bad = [
-        seed
-        for row, seed in enumerate(learner.seeds)
-        if not all(np.isfinite(v[row]) for v in losses.values())
+        seed for seed, finite in zip(learner.seeds, metrics["finite"], strict=True) if not finite
     ]
     if bad:
         raise LearningDiverged(
-            f"a loss of seed {', '.join(map(str, bad))} was not finite between updates "
+            f"seed {', '.join(map(str, bad))} was not finite any more between updates "
             f"{progress.updates} and {progress.updates + learner.updates}"
         )
 
@@ -241,16 +245,14 @@ def _line(
     since: Sequence[Metrics], learner: SeedsLearner, progress: Progress, seconds: float
 ) -> dict[str, Any]:
     """Means over seeds, and over the steps of the learner since the line before."""
-    steps = learner.steps * len(since)
-    updates = learner.updates * len(since)
-    sums = {k: float(np.mean([m[k] for m in since])) * len(since) for k in since[0]}
-    means = {k: v / updates for k, v in sums.items() if k.startswith("loss/") or _is_value(k)}
+    means = {k: float(np.mean([m[k] for m in since])) for k in since[0]}
+    of_updates = [k for k in means if k.startswith("loss/") or _is_value(k)]
     return {
         "frames": progress.frames,
         "env_steps": progress.env_steps,
         "learner_updates": progress.updates,
         "seconds": round(progress.seconds, 3),
-        "frames_per_second": steps * len(learner.seeds) / max(seconds, 1e-9),
+        "frames_per_second": learner.steps * len(since) * len(learner.seeds) / max(seconds, 1e-9),
         "episode_return": None,  # there are no episodes
         "episode_length": None,
         "episodes": 0,
@@ -258,7 +260,7 @@ def _line(
         "actors/alive": 0,
         "actors/restarts": 0,
         "seeds": len(learner.seeds),
-        "reward_per_step": sums["reward"] / steps,
-        "meta/loss": sums["meta/loss"] / len(since),
-        **means,
+        "reward_per_step": means["reward"] / learner.steps,
+        **{k: means[k] for k in means if k == "meta/loss"},
+        **{k: means[k] / learner.updates for k in of_updates},
     }

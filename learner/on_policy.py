@@ -115,6 +115,7 @@ def tally(metrics: Metrics, hyper: Metrics, reward: jax.Array) -> Metrics:
     losses = {k: v for k, v in metrics.items() if k != "loss/gradient_norm"}
     values = {f"meta/{name}": value for name, value in hyper.items()}
     seen = {**losses, **values, "reward": jnp.sum(reward), "updates": jnp.ones(())}
+    # Nothing asks for its derivative, which would be computed all the same in a scan's carry.
     return jax.lax.stop_gradient(seen)
 
 

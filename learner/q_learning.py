@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents.hyperparameters import Hyperparameters
-from agents.meta_network import RewardContext, add_reward
+from agents.meta_network import Contextual, RewardContext, add_reward
 from agents.networks import DenseNetwork, NetworkOutput, Params
 from agents.q_lambda import Transition, choose, direction, epsilon_greedy
 from agents.trajectory import Trajectory
@@ -37,7 +36,6 @@ class QLambdaState(NamedTuple):
 
 # (environment's state, action, draw) -> (environment's state, reward)
 EnvironmentStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
-Values = Callable[[Any], Hyperparameters]
 
 
 def make_q_update(
@@ -45,7 +43,7 @@ def make_q_update(
     observe: Callable[[Any], jax.Array],
     step: EnvironmentStep,
     optimizer: optax.GradientTransformation,
-    values: Values,
+    values: Contextual,
     describe: Callable[[Any], Metrics],
 ) -> Callable[[QLambdaState, jax.Array, Any], tuple[QLambdaState, Metrics]]:
     """Builds `update(state, key, meta_params) -> (state, {})`: one step played and learned from.
@@ -75,9 +73,10 @@ def make_q_update(
         transition = Transition(observation, action, reward, following)
         move, trace, error = direction(network, params, state.trace, transition, hyper)
         changes, opt_state = optimizer.update(jax.tree.map(jnp.negative, move), opt_state, params)
+        scale = hyper["learning_rate_scale"]
         seen = tally({"loss/total": 0.5 * jnp.square(error)}, describe(inputs), reward)
         return QLambdaState(
-            InnerState(optax.apply_updates(params, changes), opt_state),
+            InnerState(jax.tree.map(lambda p, c: p + scale * c, params, changes), opt_state),
             trace,
             environment,
             epsilon,
@@ -89,7 +88,7 @@ def make_q_update(
     return update
 
 
-def explore(values: Values) -> Callable[[QLambdaState, Any, Any], tuple[QLambdaState, Metrics]]:
+def explore(values: Contextual) -> Callable[[QLambdaState, Any, Any], tuple[QLambdaState, Metrics]]:
     """Builds what stands in an update's place: it sets epsilon and changes nothing else."""
 
     def set_epsilon(

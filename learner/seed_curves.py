@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.on_device import Point
+from learner.on_device import CurvePoint
 
 
 class SeedCurves:
@@ -30,16 +30,23 @@ class SeedCurves:
             frames: of the checkpoint that the run goes on from; what comes after will come again.
 
         Raises:
-            OSError, ValueError, KeyError: the file is gone or damaged.
+            ValueError: it ends before that, or is of other seeds.
+            Exception: it is gone or damaged; a damaged archive raises a dozen kinds.
         """
         # np.load would leave a file of its own open where the archive is damaged.
         with self._file.open("rb") as file, np.load(file) as saved:
             known = int(np.searchsorted(saved["frames"], frames, side="right"))
             self._frames = saved["frames"][:known].tolist()
+            if self._frames[-1:] != [frames]:
+                raise ValueError(
+                    f"it has no point at {frames:,} steps, where the checkpoint stands"
+                )
+            if not np.array_equal(saved["seeds"], self._seeds):
+                raise ValueError(f"it is of the seeds {saved['seeds'].tolist()}")
             names = [name for name in saved.files if name not in ("frames", "seeds")]
             self._curves = {name: list(saved[name].T[:known]) for name in names}
 
-    def add(self, point: Point) -> None:
+    def add(self, point: CurvePoint) -> None:
         """Takes one point."""
         self._frames.append(point.frames)
         for name, values in {"reward": point.reward, **point.hyperparameters}.items():
@@ -55,4 +62,6 @@ class SeedCurves:
         }
         with partial.open("wb") as file:
             np.savez_compressed(file, **content)
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that follows must not be the newer one
         os.replace(partial, self._file)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from actors.on_device import make_unroll
 from agents.networks import make_network
@@ -103,7 +104,7 @@ def _acting(config: Config) -> Callable[[], int]:
     """Unrolls of parameters that nobody changes, in the arrangement of the learner."""
     environment = on_device.build_environment(config)
     network = make_network(
-        config.agent.network, environment.num_actions, environment.observation_shape, float
+        config.agent.network, environment.num_actions, environment.observation_shape, jnp.float32
     )
     unroll = make_unroll(environment, network, config.learner.unroll_length)
 

@@ -65,6 +65,11 @@ def check(config: Config) -> None:
     _check_learned(config)
     if config.logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
+    if config.learner.learning_rate_schedule == "linear" and total_updates(config) >= 2**31:
+        raise ConfigError(
+            f"total_frames={config.total_frames}: learner.learning_rate_schedule=linear counts to "
+            "2**31 updates; use constant, larger batches or fewer frames"
+        )
     if runs_on_device(config):
         _check_on_device(config)
         return
@@ -113,7 +118,12 @@ def _check_on_device(config: Config) -> None:
     if learns(config):
         required["meta.keep_bootstrapped"] = True
     if name.startswith("q_lambda"):
-        required |= {"learner.unroll_length": 1, "meta.inner_steps": 1}
+        required |= {"learner.unroll_length": 1, "learner.loss": "sum", "meta.inner_steps": 1}
+        required |= {"agent.network": "separate", "meta.target_optimizer": "learner"}
+    else:
+        ignored = [key for key in _without_effect(config) if key != "epsilon"]
+        required |= {f"agent.{key}": HYPERPARAMETERS[key].default for key in ignored}
+        required |= {f"meta.outer.{key}": HYPERPARAMETERS[key].outer for key in ignored}
     required |= {f"actors.{key}": value for key, value in ActorsConfig().model_dump().items()}
     for key, value in required.items():
         given: Any = config
@@ -128,6 +138,19 @@ def _check_on_device(config: Config) -> None:
         raise ConfigError(
             f"meta.bootstrap_steps={config.meta.bootstrap_steps}: must be at least 2; "
             "agent.algorithm=q_lambda_bmg plays and learns L - 1 steps to its target"
+        )
+    if not learns(config):
+        return
+    blind = {"l2", "value"} if name == "q_lambda_bmg" else set()
+    if config.agent.network == "separate" and set(config.meta.learned) <= {
+        "entropy_cost",
+        "policy_cost",
+    }:
+        blind.add("value")  # of a network that these never reach
+    if config.meta.matching in blind:
+        raise ConfigError(
+            f"meta.matching={config.meta.matching}: it does not depend on meta.learned="
+            f"{config.meta.learned}, so nothing would be learned; use kl"
         )
 
 

@@ -16,6 +16,8 @@ from agents.meta_parameters import Learned
 from agents.networks import Network, make_dense_network, make_network, without_last_logits
 from configs.load import ConfigError
 from configs.schema import Config
+from learner.matching import Matching
+from learner.meta_gradient import Matching as MatchStates
 from learner.meta_gradient import bootstrap_target
 from learner.on_device import Cycle, SeedsLearner, make_seeds_learner, meta_cycle, plain_cycle
 from learner.on_policy import (
@@ -48,6 +50,8 @@ from scripts.check import hyperparameter_range, learns
 
 # Environment steps in a point of the learning curve, about: a hundred points to a swap.
 _STEPS_PER_POINT = 1_000
+# More seeds than that take shorter points, so that a run still looks for signals every few seconds.
+_SEEDS_OF_FULL_POINTS = 100
 
 
 def use_all_cores(config: Config) -> None:
@@ -55,8 +59,10 @@ def use_all_cores(config: Config) -> None:
 
     Products of such small matrices are not worth being split between threads, so none are.
     """
-    wanted = config.learner.devices or len(os.sched_getaffinity(0))
-    jax.config.update("jax_num_cpu_devices", min(wanted, config.seeds))
+    everywhere = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if everywhere else os.cpu_count() or 1
+    wanted = min(config.learner.devices or cores, cores, config.seeds)
+    jax.config.update("jax_num_cpu_devices", wanted)
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
@@ -81,9 +87,9 @@ def build_parts(config: Config, environment: DeviceEnvironment) -> Parts:
     Raises:
         ConfigError: there is no such matching function.
     """
-    if config.agent.algorithm.startswith("q_lambda"):
-        return _q_lambda(config, environment)
-    return _actor_critic(config, environment)
+    matching = matching_function(config)
+    build = _q_lambda if config.agent.algorithm.startswith("q_lambda") else _actor_critic
+    return build(config, environment, matching)
 
 
 def build_seeds_learner(config: Config, parts: Parts) -> SeedsLearner:
@@ -93,6 +99,7 @@ def build_seeds_learner(config: Config, parts: Parts) -> SeedsLearner:
         ConfigError: there are fewer devices than asked for.
     """
     steps = config.learner.unroll_length
+    points_steps = _STEPS_PER_POINT / max(1.0, config.seeds / _SEEDS_OF_FULL_POINTS)
     return make_seeds_learner(
         parts.cycle,
         parts.init,
@@ -100,7 +107,7 @@ def build_seeds_learner(config: Config, parts: Parts) -> SeedsLearner:
         devices=_devices(config),
         updates_per_cycle=parts.updates,
         steps_per_update=steps,
-        cycles=max(1, round(_STEPS_PER_POINT / (parts.updates * steps))),
+        cycles=max(1, round(points_steps / (parts.updates * steps))),
     )
 
 
@@ -134,7 +141,7 @@ def _hyperparameters(config: Config) -> tuple[dict[str, Learned], Callable, Call
     return learned, values, describe, network.init
 
 
-def _actor_critic(config: Config, environment: DeviceEnvironment) -> Parts:
+def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matching) -> Parts:
     """The paper's actor-critic."""
     network = make_network(
         config.agent.network, environment.num_actions, environment.observation_shape, jnp.float32
@@ -150,7 +157,8 @@ def _actor_critic(config: Config, environment: DeviceEnvironment) -> Parts:
     context = init_context(config.meta.context_length)
     learning = None
     if learned:
-        learning = _meta_learning(config, network, objective, optimizer, lifted)
+        match = match_where_played(network, matching, matching_weights(config))
+        learning = _meta_learning(config, network, objective, optimizer, lifted, match)
 
     def init(key: jax.Array) -> tuple[Any, MetaState | None]:
         for_network, for_environment, for_weights, for_unroll = jax.random.split(key, 4)
@@ -173,7 +181,7 @@ def _actor_critic(config: Config, environment: DeviceEnvironment) -> Parts:
     return Parts(meta_cycle(lifted, learning, learning.inner_steps), init, updates)
 
 
-def _q_lambda(config: Config, environment: DeviceEnvironment) -> Parts:
+def _q_lambda(config: Config, environment: DeviceEnvironment, matching: Matching) -> Parts:
     """Q(lambda), an update a step."""
     (features,) = environment.observation_shape
     network = make_dense_network(features, (256, 256), environment.num_actions)
@@ -184,8 +192,7 @@ def _q_lambda(config: Config, environment: DeviceEnvironment) -> Parts:
     )
     context = init_context(config.meta.context_length)
     played = config.meta.bootstrap_steps - 1
-    weights = matching_weights(config)
-    meta_optimizer_ = meta_optimizer(config)
+    of_weights = meta_optimizer(config)
 
     def init(key: jax.Array) -> tuple[Any, MetaState | None]:
         for_network, for_environment, for_weights = jax.random.split(key, 3)
@@ -203,7 +210,7 @@ def _q_lambda(config: Config, environment: DeviceEnvironment) -> Parts:
         )
         if not learned:
             return state, None
-        return state, MetaState(meta_params, meta_optimizer_.init(meta_params))
+        return state, MetaState(meta_params, of_weights.init(meta_params))
 
     if not learned:
         return Parts(plain_cycle(update), init, 1)
@@ -211,8 +218,8 @@ def _q_lambda(config: Config, environment: DeviceEnvironment) -> Parts:
         inner_steps=1,  # setting epsilon
         keep_bootstrapped=True,
         target=bootstrap_target(update, become_greedy, written_out=0),
-        matching=match_policies(network, matching_function(config), weights),
-        optimizer=meta_optimizer_,
+        matching=match_policies(network, matching, matching_weights(config)),
+        optimizer=of_weights,
     )
     return Parts(meta_cycle(explore(values), learning, played=0), init, played)
 
@@ -223,16 +230,16 @@ def _meta_learning(
     objective: tuple[MakeTargets, Loss],
     optimizer: optax.GradientTransformation,
     lifted: LiftedUpdate,
+    match: MatchStates,
 ) -> MetaLearning:
     """BMG; or plain meta-gradients, as the special case that they are."""
     step, outer = last_step(config, optimizer), outer_values(config)
     rule = make_update(network, *objective, step.optimizer, lambda _: outer)
     last_update = plain_last_update(rule, step.state)
-    matching = match_where_played(network, matching_function(config), matching_weights(config))
     return MetaLearning(
         config.meta.inner_steps,
         keep_bootstrapped=True,
         target=bootstrap_target(lifted, last_update, written_out=0),
-        matching=matching,
+        matching=match,
         optimizer=meta_optimizer(config),
     )

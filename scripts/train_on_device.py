@@ -1,7 +1,6 @@
 """`bmg train` where the environment runs on the learner's device: all seeds in one program."""
 
 import contextlib
-import zipfile
 from pathlib import Path
 
 from configs.schema import Config
@@ -15,7 +14,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
 
     Raises:
         ConfigError: nothing was created.
-        RunFailed: the run folder says `failed`.
+        RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
     on_device.use_all_cores(config)
     runtime.use_compilation_cache()
@@ -32,7 +31,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     if progress.frames:
         try:
             curves.read(progress.frames)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged archive raises a dozen kinds
             raise RunFailed(f"{path / 'seeds.npz'} cannot be read: {error}") from error
     progress.starts += 1
     with contextlib.closing(Record(config, path, environment.num_actions)) as record:

@@ -21,6 +21,7 @@ class EnvironmentSpec(NamedTuple):
     noop_max: int
     max_episode_frames: int
     life_loss_discount: float
+    swap_period: int = 100_000
 
 
 class Timestep(NamedTuple):

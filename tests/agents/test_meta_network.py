@@ -23,7 +23,7 @@ def test_statistics_are_those_of_all_rewards(x64):
     context = _context(REWARDS)
     np.testing.assert_array_equal(context.recent, REWARDS[-10:])
     np.testing.assert_allclose(context.mean, REWARDS.mean(), rtol=1e-12)
-    np.testing.assert_allclose(context.squares / context.seen, REWARDS.var(), rtol=1e-12)
+    np.testing.assert_allclose(context.variance, REWARDS.var(), rtol=1e-12)
     expected = np.tanh((REWARDS[-10:] - REWARDS.mean()) / REWARDS.std())
     np.testing.assert_allclose(features(context, normalised=True), expected, rtol=1e-12)
     np.testing.assert_array_equal(features(context, normalised=False), REWARDS[-10:])
@@ -36,6 +36,15 @@ def test_places_without_a_reward_are_zero(x64):
     np.testing.assert_allclose(seen[7:], expected, rtol=1e-12)
     assert np.isfinite(features(init_context(10), normalised=True)).all()
     assert np.isfinite(features(_context([0.3]), normalised=True)).all()
+
+
+def test_the_memory_is_long_but_not_endless():
+    """In single precision a count stops at 2^24, and a sum of squares would go on growing."""
+    rewards = 0.19 + 0.43 * jax.random.normal(jax.random.key(0), (3_000_000,))
+    context, _ = jax.lax.scan(lambda c, r: (add_reward(c, r), None), init_context(3), rewards)
+    assert context.seen == 1e6
+    assert float(context.mean) == pytest.approx(0.19, abs=0.01)
+    assert float(jnp.sqrt(context.variance)) == pytest.approx(0.43, abs=0.01)
 
 
 def _contextual():

@@ -1,13 +1,16 @@
 """seeds.npz: what a resumed run takes up, and what it drops."""
 
 import numpy as np
+import pytest
 
-from learner.on_device import Point
+from learner.on_device import CurvePoint
 from learner.seed_curves import SeedCurves
 
 
 def _point(frames):
-    return Point(frames, np.asarray([frames, -frames]), {"meta/epsilon": np.asarray([0.1, 0.2])})
+    return CurvePoint(
+        frames, np.asarray([frames, -frames]), {"meta/epsilon": np.asarray([0.1, 0.2])}
+    )
 
 
 def _curves(folder, frames):
@@ -39,10 +42,20 @@ def test_what_came_after_the_checkpoint_comes_again(tmp_path):
     assert saved["meta/epsilon"].shape == (2, 3)
 
 
+def test_a_file_that_does_not_reach_the_checkpoint_or_is_of_other_seeds_is_refused(tmp_path):
+    _curves(tmp_path, (10, 20)).save()
+    with pytest.raises(ValueError, match="no point at 30 steps"):
+        SeedCurves(tmp_path / "seeds.npz", (3, 4)).read(30)
+    with pytest.raises(ValueError, match="no point at 15 steps"):
+        SeedCurves(tmp_path / "seeds.npz", (3, 4)).read(15)
+    with pytest.raises(ValueError, match=r"of the seeds \[3, 4\]"):
+        SeedCurves(tmp_path / "seeds.npz", (3, 5)).read(20)
+
+
 def test_a_run_without_a_point_yet(tmp_path):
     _curves(tmp_path, ()).save()
     resumed = SeedCurves(tmp_path / "seeds.npz", (3, 4))
-    resumed.read(0)
+    # Nothing to take up: `read` is for runs that have a point at their checkpoint.
     resumed.add(_point(10))
     resumed.save()
     np.testing.assert_array_equal(np.load(tmp_path / "seeds.npz")["reward"], [[10], [-10]])
