@@ -1,5 +1,7 @@
 """Runs `bmg` as a user would: a real process, its output, its exit status."""
 
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -31,6 +33,31 @@ def start(*arguments, cwd=None, **options):
         start_new_session=True,
         **options,
     )
+
+
+def on_terminal(*arguments, timeout=120):
+    """Runs in a pseudo-terminal to the end; exit status and all that was shown, as bytes."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.cli", *map(str, arguments)],
+        stdout=follower,
+        stderr=follower,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "140", "LINES": "40", "TERM": "xterm"},
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    status = process.wait(timeout)
+    os.close(leader)
+    return status, shown
 
 
 def wait_for(condition, seconds=120.0, what="it"):

@@ -141,6 +141,18 @@ def test_help_has_an_example(command):
         ("q_lambda", ["learner.unroll_length=16"], ["learner.unroll_length=16", "must be 1"]),
         ("q_lambda_bmg", ["meta.learned=[discount]"], ["meta.learned=discount", "epsilon"]),
         ("q_lambda_bmg", ["meta.bootstrap_steps=1"], ["meta.bootstrap_steps=1", "at least 2"]),
+        ("q_lambda_bmg", ["meta.matching=l2"], ["meta.matching=l2", "nothing would be learned"]),
+        ("q_lambda", ["agent.network=deep"], ["agent.network=deep", "separate"]),
+        ("bmg", ["meta.matching=value"], ["meta.matching=value", "nothing would be learned"]),
+        ("bmg", ["agent.vtrace_lambda=0.5"], ["agent.vtrace_lambda=0.5", "must be 1.0"]),
+        ("mg", ["meta.target_learning_rate=0.1"], ["meta.target_learning_rate=0.1", "mg means"]),
+        ("actor_critic", ["meta.matching=kll"], ["meta.matching=kll", "'kl'"]),
+        ("bmg", ["learner.devices=999", "seeds=1000"], ["learner.devices=999", "0 takes all"]),
+        (
+            "q_lambda",
+            ["learner.learning_rate_schedule=linear", "total_frames=3e9"],
+            ["total_frames=3000000000", "constant"],
+        ),
     ],
 )
 def test_two_colours(tmp_path, name, overrides, parts):

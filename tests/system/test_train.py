@@ -2,15 +2,12 @@
 
 import json
 import os
-import pty
 import signal
-import subprocess
-import sys
 
 import psutil
 import pytest
 
-from tests.system.command import ROOT, bmg, start, wait_for
+from tests.system.command import bmg, on_terminal, start, wait_for
 
 CATCH = ("train", "catch/impala", "logging.every_seconds=0.5")
 PROMISED = (  # by the contract
@@ -234,27 +231,9 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
 
 def test_live_display_on_a_terminal(tmp_path):
     """In a pseudo-terminal the table shows what the issue lists."""
-    leader, follower = pty.openpty()
     command = (*IN_PROCESS, "total_frames=60000", "--run-dir", tmp_path / "run")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.cli", *map(str, command)],
-        stdout=follower,
-        stderr=follower,
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "140", "LINES": "40", "TERM": "xterm"},
-    )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    assert process.wait(60) == 0
-    os.close(leader)
+    status, shown = on_terminal(*command)
+    assert status == 0
     for word in (
         b"frames/s",
         b"time left",

@@ -1,13 +1,14 @@
 """`bmg train two_colours/...` as a user runs it: all seeds in one program, killed and resumed."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
 from learner.checkpoint import Checkpoints
-from tests.system.command import bmg, start, wait_for
+from tests.system.command import bmg, on_terminal, start, wait_for
 
 FRAMES = 40_000
 SMALL = (
@@ -112,6 +113,41 @@ def test_reported(tmp_path, whole):
     for name in ("cumulative_reward.png", "schedule.png", "table.md"):
         assert (tmp_path / name).stat().st_size > 0
     assert "two_colours-bmg" in (tmp_path / "table.md").read_text()
+
+
+def test_live_display_on_a_terminal(tmp_path):
+    folder = tmp_path / "run"
+    status, shown = on_terminal(*SMALL, "total_frames=3000", "--run-dir", folder)
+    assert status == 0
+    for word in (
+        b"frames/s",
+        b"time left",
+        b"reward/step",
+        b"seeds",
+        b"entropy_cost",
+        b"meta/loss",
+    ):
+        assert word in shown
+    assert b"policy lag" not in shown
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "short"])
+def test_curves_that_do_not_fit_the_checkpoint_are_not_gone_on_with(tmp_path, whole, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    file = folder / "seeds.npz"
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        with np.load(file) as saved:
+            content = {k: saved[k] if k == "seeds" else saved[k][..., :-1] for k in saved.files}
+        np.savez_compressed(file, **content)
+    result = bmg(*SMALL, f"total_frames={2 * FRAMES}", "--run-dir", folder, "--resume")
+    assert result.returncode == 1
+    assert str(file) in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_evaluate_says_that_there_are_no_episodes(whole):
