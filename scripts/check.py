@@ -65,22 +65,22 @@ def check(config: Config) -> None:
     _check_learned(config)
     if config.logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
+    if runs_on_device(config):
+        _check_on_device(config)
+    else:
+        _check_batch(config)
+        if config.seeds != 1:
+            raise ConfigError(
+                f"seeds={config.seeds}: several seeds in one program need env.suite=two_colours; "
+                "start a run for each seed"
+            )
+        if config.actors.runtime == "ray":
+            _check_ray_address(config.actors.ray_address)
     if config.learner.learning_rate_schedule == "linear" and total_updates(config) >= 2**31:
         raise ConfigError(
             f"total_frames={config.total_frames}: learner.learning_rate_schedule=linear counts to "
             "2**31 updates; use constant, larger batches or fewer frames"
         )
-    if runs_on_device(config):
-        _check_on_device(config)
-        return
-    _check_batch(config)
-    if config.seeds != 1:
-        raise ConfigError(
-            f"seeds={config.seeds}: several seeds in one program need env.suite=two_colours; start "
-            "a run for each seed"
-        )
-    if config.actors.runtime == "ray":
-        _check_ray_address(config.actors.ray_address)
 
 
 def runs_on_device(config: Config) -> bool:

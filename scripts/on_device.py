@@ -11,7 +11,7 @@ import optax
 from actors.on_device import DeviceEnvironment, make_two_colours, make_unroll
 from agents import actor_critic
 from agents.actor_critic import Loss
-from agents.meta_network import init_context, make_contextual
+from agents.meta_network import Contextual, init_context, make_contextual
 from agents.meta_parameters import Learned
 from agents.networks import Network, make_dense_network, make_network, without_last_logits
 from configs.load import ConfigError
@@ -35,7 +35,7 @@ from learner.q_learning import (
     match_policies,
 )
 from learner.step import MetaLearning, MetaState
-from learner.update import MakeTargets, init_inner_state, make_update
+from learner.update import MakeTargets, Metrics, init_inner_state, make_update
 from scripts.algorithms import (
     fixed_values,
     inner_optimizer,
@@ -123,13 +123,21 @@ def _devices(config: Config) -> list[Any]:
     return available[:count]
 
 
-def _hyperparameters(config: Config) -> tuple[dict[str, Learned], Callable, Callable, Callable]:
-    """Learned ones; functions: all values, learned values by name, first weights of a key."""
+class _Hyperparameters(NamedTuple):
+    """Where an agent's hyper-parameters come from; functions of (meta-parameters, context)."""
+
+    learned: dict[str, Learned]
+    values: Contextual  # of all of them
+    describe: Callable[[Any], Metrics]  # of the learned ones, by name
+    init: Callable[[jax.Array], Any]  # key -> meta-parameters
+
+
+def _hyperparameters(config: Config) -> _Hyperparameters:
     names = config.meta.learned if learns(config) else []
     learned = {name: Learned(*hyperparameter_range(config, name)) for name in names}
     fixed = fixed_values(config)
     if not learned:
-        return learned, lambda inputs: fixed, lambda inputs: {}, lambda key: {}
+        return _Hyperparameters(learned, lambda inputs: fixed, lambda inputs: {}, lambda key: {})
     meta = config.meta
     network = make_dense_network(meta.context_length, meta.hidden, len(learned), zero_output=True)
     values = make_contextual(network, fixed, learned, meta.context_normalised)
@@ -138,7 +146,7 @@ def _hyperparameters(config: Config) -> tuple[dict[str, Learned], Callable, Call
         everything = values(inputs)
         return {name: jnp.asarray(everything[name]) for name in learned}
 
-    return learned, values, describe, network.init
+    return _Hyperparameters(learned, values, describe, network.init)
 
 
 def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matching) -> Parts:
@@ -150,26 +158,26 @@ def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matc
     if config.agent.network == "separate":  # else the two are computed together
         network = without_last_logits(network)
     optimizer = inner_optimizer(config)
-    learned, values, describe, init_weights = _hyperparameters(config)
+    hyper = _hyperparameters(config)
     objective = actor_critic.make_one_step_targets, reduced(config, actor_critic.loss)
-    update = make_update(network, *objective, optimizer, values)
-    lifted = on_policy(update, unroll, describe)
+    update = make_update(network, *objective, optimizer, hyper.values)
+    lifted = on_policy(update, unroll, hyper.describe)
     context = init_context(config.meta.context_length)
     learning = None
-    if learned:
+    if hyper.learned:
         match = match_where_played(network, matching, matching_weights(config))
         learning = _meta_learning(config, network, objective, optimizer, lifted, match)
 
     def init(key: jax.Array) -> tuple[Any, MetaState | None]:
         for_network, for_environment, for_weights, for_unroll = jax.random.split(key, 4)
         inner = init_inner_state(network.init(for_network), optimizer)
-        weights = init_weights(for_weights)
+        weights = hyper.init(for_weights)
         state = init_on_policy_state(
             inner,
             environment.reset(for_environment),
             update,
             unroll,
-            describe,
+            hyper.describe,
             (weights, context),
             for_unroll,
         )
@@ -186,42 +194,45 @@ def _q_lambda(config: Config, environment: DeviceEnvironment, matching: Matching
     (features,) = environment.observation_shape
     network = make_dense_network(features, (256, 256), environment.num_actions)
     optimizer = inner_optimizer(config)
-    learned, values, describe, init_weights = _hyperparameters(config)
+    hyper = _hyperparameters(config)
     update = make_q_update(
-        network, environment.observe, environment.step, optimizer, values, describe
+        network,
+        environment.observe,
+        environment.step,
+        optimizer,
+        hyper.values,
+        hyper.describe,
     )
     context = init_context(config.meta.context_length)
     played = config.meta.bootstrap_steps - 1
-    of_weights = meta_optimizer(config)
+    meta = meta_optimizer(config)
 
     def init(key: jax.Array) -> tuple[Any, MetaState | None]:
         for_network, for_environment, for_weights = jax.random.split(key, 3)
         first = environment.reset(for_environment)
-        meta_params = init_weights(for_weights)
+        weights = hyper.init(for_weights)
         state = init_q_state(
             network,
             optimizer,
             first,
             environment.observe(first),
             context,
-            describe((meta_params, context)),
-            played if learned else 1,
+            hyper.describe((weights, context)),
+            played if hyper.learned else 1,
             for_network,
         )
-        if not learned:
-            return state, None
-        return state, MetaState(meta_params, of_weights.init(meta_params))
+        return state, MetaState(weights, meta.init(weights)) if hyper.learned else None
 
-    if not learned:
+    if not hyper.learned:
         return Parts(plain_cycle(update), init, 1)
     learning = MetaLearning(
         inner_steps=1,  # setting epsilon
         keep_bootstrapped=True,
         target=bootstrap_target(update, become_greedy, written_out=0),
         matching=match_policies(network, matching, matching_weights(config)),
-        optimizer=of_weights,
+        optimizer=meta,
     )
-    return Parts(meta_cycle(explore(values), learning, played=0), init, played)
+    return Parts(meta_cycle(explore(hyper.values), learning, played=0), init, played)
 
 
 def _meta_learning(

@@ -8,7 +8,7 @@ import pytest
 from agents.hyperparameters import HYPERPARAMETERS
 from tests.system.command import bmg
 
-LEARNED = [name for name in HYPERPARAMETERS if name != "learning_rate_scale"]
+LEARNED = [name for name in HYPERPARAMETERS if name not in ("learning_rate_scale", "epsilon")]
 BMG = (
     *("train", "catch/bmg", "logging.every_seconds=0.5", "meta.inner_steps=2"),
     *("replay.unrolls=8", "actors.envs_per_actor=8", "agent.auxiliary_heads=1"),
