@@ -1,8 +1,8 @@
 """Hyper-parameters as a function of recent rewards: a small network, whose weights are learned.
 
-Flennerhag et al. (arXiv 2109.04504), section 5.1. The features are those of Luketina et al., "Meta-
-Gradients in Non-Stationary Environments" (CoLLAs 2022): rewards normalised over the run's lifetime
-and squashed.
+Flennerhag et al. (arXiv 2109.04504), section 5.1. The features are the rewards as they
+are, or those of Luketina et al., "Meta-Gradients in Non-Stationary Environments" (CoLLAs 2022):
+normalised over the run's lifetime and squashed.
 """
 
 from collections.abc import Callable, Mapping

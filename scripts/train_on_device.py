@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.schema import Config
 from scripts import on_device, runtime
 from scripts.check import RunFailed
+from scripts.seed_runs import SEEDS_FILE
 from scripts.train import Record, loop_settings, open_checkpoints, starting_point
 
 
@@ -27,12 +28,12 @@ def run(config: Config, path: Path, resume: bool) -> int:
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     state, progress = starting_point(learner.initial_state(), checkpoints, path, resume)
-    curves = SeedCurves(path / "seeds.npz", learner.seeds)
+    curves = SeedCurves(path / SEEDS_FILE, learner.seeds)
     if progress.frames:
         try:
             curves.read(progress.frames)
         except Exception as error:  # a damaged archive raises a dozen kinds
-            raise RunFailed(f"{path / 'seeds.npz'} cannot be read: {error}") from error
+            raise RunFailed(f"{path / SEEDS_FILE} cannot be read: {error}") from error
     progress.starts += 1
     with contextlib.closing(Record(config, path, environment.num_actions)) as record:
 
