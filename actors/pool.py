@@ -1,39 +1,28 @@
-"""The pool of Ray actors; the only file that imports ray."""
+"""The pool of Ray actors: calls in flight, parameters, replacement of actors that fail."""
 
 import collections
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 
+from actors.cluster import Resources, describe_room, exceptions, ray
 from actors.server import ServerSpec, UnrollServer
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Unroll
 
-# Under `uv run`, Ray would zip the current folder and start every worker in a copy of it with an
-# environment of its own: seconds for each actor, and a package index on each node. The package is
-# installed wherever the cluster's image is, so the hook stays off unless the user sets it to 1.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# The pool drops the outstanding calls of an actor that it replaces; Ray would print their errors.
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
-
-import ray
-import ray.exceptions
-
 _log = logging.getLogger(__name__)
 
-_STORE_BYTES_MIN = 256 * 2**20
 _SILENCE_SECONDS = 45.0
 _START_SECONDS = 300.0  # for a server's first unroll: process start, imports and compilation
-
-
-class ClusterUnreachable(Exception):
-    """No Ray cluster answers at the configured address."""
+_FETCH_SECONDS = 60.0  # for an answer that Ray has announced
+_LOOK_SECONDS = 0.1  # between two looks at who is starting, hanging or may be started again
+# A failed actor is replaced after so long, and after twice the time with each failure in a row.
+_BACK_OFF_SECONDS = 0.5
+_BACK_OFF_SECONDS_MAX = 60.0
 
 
 class PoolSettings(NamedTuple):
@@ -49,78 +38,40 @@ class PoolSettings(NamedTuple):
     unroll_timeout_seconds: float
     max_failures: int
     environment_variables: dict[str, str]
+    resources: Resources = Resources(1.0, 0, 0.0)
 
 
 @dataclasses.dataclass
 class _Slot:
-    """One place in the pool, and the Ray actor that fills it at the moment."""
+    """One place in the pool, and the Ray actor that fills it at the moment.
+
+    It is backing off (no handle), starting (a handle, no node) or playing. Ray starts an actor when
+    some node has room for it, so a pool can be larger than its cluster, and grows with it.
+    """
 
     index: int
-    serial: int
-    handle: Any
-    failures: int = 0  # in a row, without a finished unroll between them
+    start_at: float  # when its next actor may be started
+    serial: int = -1
+    handle: Any = None
+    asked_at: float = 0.0  # when Ray was asked for the actor
+    node: str | None = None  # where it plays
     answered: bool = False  # whether the actor has returned an unroll yet
+    failures: int = 0  # in a row, without a finished unroll between them
     busy_since: float = 0.0  # when its oldest outstanding call could first have started
+    owed: list["_Call"] = dataclasses.field(default_factory=list)  # to be made when it plays
 
 
 class _Call(NamedTuple):
     slot: _Slot
     number: int  # in order of issue
+    params: Any  # object reference
+    version: int
 
 
-class _ProcessGroups:
-    """Gives each process that Ray starts on this machine a process group of its own.
-
-    Else a SIGTERM for the group of a training, as `timeout`, shells and batch systems send it,
-    ends Ray's node process, and Ray then ends the learner before it has saved its checkpoint.
-    Python runs fork hooks in the children of Ray, which gives `subprocess` a `preexec_fn`.
-    """
-
-    starting = False
-
-    @classmethod
-    def leave(cls) -> None:
-        if cls.starting:
-            os.setpgid(0, 0)
-
-
-os.register_at_fork(after_in_child=_ProcessGroups.leave)
-
-
-def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
-    """Joins a Ray cluster, or starts one on this machine.
-
-    Args:
-        address: None starts one here; "auto" or "host:port" joins a running one.
-        object_store_bytes: shared memory for unrolls and parameters of a cluster started here.
-        cpus: actors that must find room on a cluster started here.
-
-    Raises:
-        ClusterUnreachable: nothing answers at the address.
-    """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ClusterUnreachable(str(error).splitlines()[0]) from error
-        return
-    _ProcessGroups.starting = True
-    try:
-        ray.init(
-            address="local",  # not some other job's cluster that happens to run here
-            include_dashboard=False,
-            num_cpus=max(cpus, os.cpu_count() or 1),
-            object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
-            **quiet,
-        )
-    finally:
-        _ProcessGroups.starting = False
-
-
-def disconnect() -> None:
-    """Leaves the cluster; ends it and all its processes if `connect` started it."""
-    ray.shutdown()
+def _node_of(server: UnrollServer) -> str:
+    """Runs in the actor, once its server is made."""
+    del server
+    return ray.get_runtime_context().get_node_id()
 
 
 class RaySource:
@@ -128,8 +79,9 @@ class RaySource:
 
     Each actor has a bounded number of unroll calls outstanding, and a finished unroll counts as
     outstanding until a batch takes it; so slow learning holds the actors back by itself. A failed
-    actor is replaced by one with streams of its own; the same place failing `max_failures` times
-    in a row ends the run with the actor's own error.
+    actor is replaced, after a while that grows with each failure in a row, by one with streams of
+    its own; the same place failing `max_failures` times in a row ends the run with the actor's own
+    error. Actors for which no node has room wait until one has, and the others play on.
 
     `fast` takes whichever unroll is ready first, played with the newest parameters at the time
     its call was made. `strict` plays batch b with the parameters of update b - 1, each call by the
@@ -147,21 +99,31 @@ class RaySource:
         """
         self._spec, self._settings = spec, settings
         self._next_serial = first_serial
+        each = settings.resources
         self._actor_class = ray.remote(
-            num_cpus=1,
+            num_cpus=each.cpus,
+            num_gpus=each.gpus,
+            memory=each.memory_bytes,
             max_restarts=0,
+            scheduling_strategy="SPREAD",
             runtime_env={"env_vars": settings.environment_variables},
         )(UnrollServer)
-        self._slots = [self._start(index) for index in range(settings.actors)]
+        self._slots = [_Slot(index, start_at=0.0) for index in range(settings.actors)]
+        self._starting: dict[Any, _Slot] = {}  # by reference to the node's name
+        for slot in self._slots:
+            self._start(slot)
         self._calls: dict[Any, _Call] = {}  # by object reference, in order of issue
         self._issued = 0
         self._batch: list[Unroll] = []  # what a batch has so far
         self._params: tuple[Any, int] | None = None  # object reference and version
         # Published since; the newest is perhaps still being computed, the one before it is not.
         self._pending: list[tuple[Params, int]] = []
-        self._restarts = 0
+        self._counts = collections.Counter(
+            {name: 0 for name in ("restarts", "dropped", "lost", "received", "published")}
+        )
+        self._looked_at = 0.0
         self._silent_since: float | None = time.monotonic()  # until the first unroll or warning
-        self._dropped = 0
+        self._without_players_since: float | None = time.monotonic()
 
     def publish(self, params: Params, version: int) -> None:
         """See `ExperienceSource`.
@@ -171,7 +133,7 @@ class RaySource:
         """
         if self._settings.mode == "strict":
             self._put(params, version)
-            self._issue_strict(version)
+            self._call_strict()
         elif self._params is None:
             self._put(params, version)
         else:
@@ -180,41 +142,52 @@ class RaySource:
     def next_batch(self, timeout_seconds: float) -> list[Unroll] | None:
         """See `ExperienceSource`."""
         deadline = time.monotonic() + timeout_seconds
-        self._replace_hung()
+        self._look_after_slots()
         while len(self._batch) < self._settings.unrolls_per_batch:
             if self._settings.mode == "fast":
-                self._issue_fast()
+                self._call_fast()
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 self._warn_if_silent()
                 return None
-            self._collect(remaining)
+            self._collect(min(remaining, 1.0))
+            self._look_after_slots()
         batch, self._batch = self._batch, []
         if self._settings.mode == "fast":
-            self._issue_fast()
+            self._call_fast()
         return batch
 
     def statistics(self) -> Mapping[str, float]:
         """See `ExperienceSource`."""
+        playing = [slot for slot in self._slots if slot.node is not None]
         return {
-            "actors/alive": sum(slot.answered for slot in self._slots),
-            "actors/restarts": self._restarts,
-            "actors/dropped": self._dropped,
+            "actors/alive": len(playing),
+            "actors/waiting": len(self._slots) - len(playing),
+            "actors/nodes": len({slot.node for slot in playing}),
+            "actors/restarts": self._counts["restarts"],
+            "actors/dropped": self._counts["dropped"],
+            "actors/lost": self._counts["lost"],
             "actors/in_flight": len(self._calls),
             "actors/in_flight_bytes": len(self._calls) * self._settings.unroll_bytes,
+            "actors/received_bytes": self._counts["received"],
+            "actors/published_bytes": self._counts["published"],
         }
 
     def close(self) -> None:
         """See `ExperienceSource`. Kills the actors; the cluster stays."""
         for slot in self._slots:
-            ray.kill(slot.handle)
+            if slot.handle is not None:
+                ray.kill(slot.handle)
         self._slots = []
         self._calls.clear()
+        self._starting.clear()
 
     # --- parameters ---------------------------------------------------------------------------
 
     def _put(self, params: Params, version: int) -> None:
-        self._params = ray.put(jax.device_get(params)), version
+        arrays = jax.device_get(params)
+        self._params = ray.put(arrays), version
+        self._counts["published"] += _bytes(arrays)
 
     def _newest(self) -> tuple[Any, int]:
         """The newest parameters that exist already; each version is put into the store once."""
@@ -227,23 +200,22 @@ class RaySource:
         assert self._params is not None, "publish comes before next_batch"
         return self._params
 
+    def _current_version(self) -> int:
+        if self._pending:
+            return self._pending[-1][1]
+        assert self._params is not None
+        return self._params[1]
+
     # --- calls --------------------------------------------------------------------------------
 
-    def _issue(self, slot: _Slot, number: int, params: Any, version: int) -> None:
-        if not any(call.slot is slot for call in self._calls.values()):
-            slot.busy_since = time.monotonic()
-        reference = slot.handle.unroll.remote(params, version)
-        self._calls[reference] = _Call(slot, number)
-
-    def _issue_fast(self) -> None:
+    def _call_fast(self) -> None:
         """Gives every actor something to do, within the bounds on unrolls and bytes."""
         outstanding = collections.Counter(call.slot.index for call in self._calls.values())
         for depth in range(self._settings.unrolls_in_flight):
             for slot in self._slots:
-                if outstanding[slot.index] == depth and self._has_room():
-                    params, version = self._newest()
-                    self._issue(slot, self._issued, params, version)
-                    self._issued += 1
+                free = slot.node is not None and outstanding[slot.index] == depth
+                if free and self._has_room():
+                    self._call(slot, *self._newest())
                     outstanding[slot.index] += 1
 
     def _has_room(self) -> bool:
@@ -252,126 +224,201 @@ class RaySource:
         fits = held * self._settings.unroll_bytes <= self._settings.max_bytes_in_flight
         return fits or not self._calls
 
-    def _issue_strict(self, version: int) -> None:
+    def _call_strict(self) -> None:
         """Calls for the batch that follows the next one; for both at the very start."""
         batches = 2 if not self._issued else 1
         assert self._params is not None
         for _ in range(batches * self._settings.unrolls_per_batch):
-            slot = self._slots[self._issued % len(self._slots)]
-            self._issue(slot, self._issued, self._params[0], version)
-            self._issued += 1
+            self._call(self._slots[self._issued % len(self._slots)], *self._params)
+
+    def _call(self, slot: _Slot, params: Any, version: int) -> None:
+        self._issue(_Call(slot, self._issued, params, version))
+        self._issued += 1
+
+    def _issue(self, call: _Call) -> None:
+        """Makes a call, or keeps it for when its actor plays."""
+        slot = call.slot
+        if slot.node is None:
+            slot.owed.append(call)
+            return
+        if not any(other.slot is slot for other in self._calls.values()):
+            slot.busy_since = time.monotonic()
+        self._calls[slot.handle.unroll.remote(call.params, call.version)] = call
 
     def _collect(self, timeout_seconds: float) -> None:
         """Waits for one call, the oldest one that is done, and takes its unroll."""
-        waiting = list(self._calls)
-        if self._settings.mode == "strict":
-            waiting = [min(waiting, key=lambda reference: self._calls[reference].number)]
-        ready, _ = ray.wait(waiting, num_returns=1, timeout=min(timeout_seconds, 1.0))
+        waiting = self._awaited()
+        if not waiting:  # everyone backs off
+            time.sleep(min(timeout_seconds, _LOOK_SECONDS))
+            return
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
         for reference in ready:
+            if reference in self._starting:
+                self._admit(reference)
+                continue
             call = self._calls.pop(reference)
             try:
-                unroll = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                self._failed(call, error)
+                unroll = ray.get(reference, timeout=_FETCH_SECONDS)
+            except (exceptions.ObjectLostError, exceptions.GetTimeoutError) as error:
+                self._lost(call, error)
+            except exceptions.RayError as error:
+                self._failed(call.slot, error, call)
             else:
                 self._take(call, unroll)
+
+    def _awaited(self) -> list[Any]:
+        """What must be answered next: any call, in strict mode the oldest; else any start."""
+        if self._settings.mode == "fast":
+            return list(self._calls) or list(self._starting)
+        issued = {call.number: reference for reference, call in self._calls.items()}
+        owed = {call.number: call.slot for slot in self._slots for call in slot.owed}
+        number = min([*issued, *owed])
+        if number in issued:
+            return [issued[number]]
+        return [reference for reference, slot in self._starting.items() if slot is owed[number]]
 
     def _take(self, call: _Call, unroll: Unroll) -> None:
         slot, self._silent_since = call.slot, None
         slot.failures, slot.answered, slot.busy_since = 0, True, time.monotonic()
-        current = self._pending[-1][1] if self._pending else self._current_version()
-        if (
-            self._settings.mode == "fast"
-            and current - unroll.version > self._settings.max_policy_lag
-        ):
-            self._dropped += 1
+        self._counts["received"] += _bytes(unroll.trajectory)
+        lag = self._current_version() - unroll.version
+        if self._settings.mode == "fast" and lag > self._settings.max_policy_lag:
+            self._counts["dropped"] += 1
             return
         self._batch.append(unroll)
 
-    def _current_version(self) -> int:
-        assert self._params is not None
-        return self._params[1]
+    def _lost(self, call: _Call, error: Exception) -> None:
+        """An unroll that was played and is gone, with its node's store, say. Its actor plays on."""
+        self._counts["lost"] += 1
+        _log.warning("an unroll of %s was lost (%s)", self._name(call.slot), _cause(error))
+        if self._settings.mode == "strict":
+            self._issue(call)
 
     def _warn_if_silent(self) -> None:
         """Says once why a run may not begin: nobody has room for its actors."""
         if self._silent_since is None or time.monotonic() - self._silent_since < _SILENCE_SECONDS:
             return
         self._silent_since = None
-        room = _room(self._settings.actors)
-        _log.warning("no actor has answered for %g s: %s", _SILENCE_SECONDS, room)
+        _log.warning("no actor has answered for %g s: %s", _SILENCE_SECONDS, self._room())
 
-    # --- faults -------------------------------------------------------------------------------
+    # --- actors -------------------------------------------------------------------------------
 
-    def _start(self, index: int) -> _Slot:
-        serial = self._next_serial
+    def _look_after_slots(self) -> None:
+        """Starts who may start, takes in who has started, replaces who hangs."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        for slot in self._slots:
+            if slot.handle is None and now >= slot.start_at:
+                self._start(slot)
+        starting = list(self._starting)
+        if starting:
+            made, _ = ray.wait(starting, num_returns=len(starting), timeout=0)
+            for reference in made:
+                self._admit(reference)
+        self._require_players(now)
+        self._replace_hung(now)
+
+    def _start(self, slot: _Slot) -> None:
+        slot.serial = self._next_serial
         self._next_serial += 1
-        handle = self._actor_class.remote(self._spec, serial)
-        return _Slot(index, serial, handle, busy_since=time.monotonic())
+        slot.handle = self._actor_class.remote(self._spec, slot.serial)
+        slot.asked_at = time.monotonic()
+        self._starting[slot.handle.__ray_call__.remote(_node_of)] = slot
 
-    def _failed(self, call: _Call, error: Exception) -> None:
-        slot = call.slot
+    def _admit(self, reference: Any) -> None:
+        """Gives work to an actor whose server is made, or sees why it could not be."""
+        slot = self._starting.pop(reference)
+        try:
+            slot.node = ray.get(reference, timeout=_FETCH_SECONDS)
+        except exceptions.RayError as error:
+            self._failed(slot, error)
+            return
+        owed, slot.owed = slot.owed, []
+        for call in owed:
+            self._issue(call)
+
+    def _failed(self, slot: _Slot, error: Exception, call: _Call | None = None) -> None:
         slot.failures += 1
-        name = f"actor {slot.serial} ({self._spec.environment.game})"
-        cause = _cause(error)
+        name, cause = self._name(slot), _cause(error)
         _log.warning("%s failed (%s); failure %d in a row", name, cause, slot.failures)
         if slot.failures >= self._settings.max_failures:
             raise SourceFailed(
                 f"{name} failed {slot.failures} times without finishing an unroll: {cause}"
             ) from error
-        self._replace(slot, call)
+        self._counts["restarts"] += 1
+        delay = min(_BACK_OFF_SECONDS * 2 ** (slot.failures - 1), _BACK_OFF_SECONDS_MAX)
+        self._replace(slot, call, delay)
 
-    def _replace(self, slot: _Slot, first: _Call | None = None) -> None:
-        """Puts a new server into a slot; in strict mode it takes over the calls of the old one."""
+    def _replace(self, slot: _Slot, lost: _Call | None, delay: float) -> None:
+        """Empties a slot for a while; in strict mode its next actor takes over all its calls."""
         ray.kill(slot.handle)
-        fresh = self._start(slot.index)
-        lost = [] if first is None else [first]
-        lost.extend(call for call in self._calls.values() if call.slot is slot)
+        calls = [call for call in self._calls.values() if call.slot is slot] + slot.owed
+        if lost is not None:
+            calls.append(lost)
         self._calls = {r: call for r, call in self._calls.items() if call.slot is not slot}
-        slot.serial, slot.handle, slot.answered = fresh.serial, fresh.handle, False
-        slot.busy_since = time.monotonic()
-        self._restarts += 1
+        self._starting = {r: other for r, other in self._starting.items() if other is not slot}
+        slot.handle, slot.node, slot.answered = None, None, False
+        slot.start_at = time.monotonic() + delay
         if self._settings.mode == "strict":
-            assert self._params is not None
-            for call in sorted(lost, key=lambda call: call.number):
-                self._issue(slot, call.number, self._params[0], self._params[1])
+            slot.owed = sorted(calls, key=lambda call: call.number)
 
-    def _replace_hung(self) -> None:
+    def _require_players(self, now: float) -> None:
+        """Ends a run for which nobody has played for too long.
+
+        In fast mode somebody must; in strict mode all must, because each waits for its turn.
+        """
+        needed = any if self._settings.mode == "fast" else all
+        if needed(slot.node is not None for slot in self._slots):
+            self._without_players_since = None
+        elif self._without_players_since is None:
+            self._without_players_since = now
+        elif now - self._without_players_since > self._start_limit():
+            raise SourceFailed(
+                f"no actor has begun to play within {self._start_limit():g} s: {self._room()}"
+                if self._settings.mode == "fast"
+                else f"some actor has not begun within {self._start_limit():g} s: {self._room()}"
+            )
+
+    def _replace_hung(self, now: float) -> None:
         """Replaces actors whose oldest call has taken longer than the limit.
 
-        An answer that merely waits to be taken is none of the actor's fault. An actor that has
-        never answered may be waiting for room on the cluster: it does not count as failing while
-        others play, unless their order is strict.
+        An answer that merely waits to be taken is none of the actor's fault. An actor that has not
+        begun may wait for room on the cluster: asking Ray again for it is no failure.
         """
+        for slot in list(self._starting.values()):
+            if now - slot.asked_at > self._start_limit():
+                _log.info("%s has not begun; asking for it again", self._name(slot))
+                self._replace(slot, None, 0.0)
         oldest: dict[int, Any] = {}
         for reference, call in self._calls.items():
             oldest.setdefault(call.slot.index, reference)
         for reference in oldest.values():
             slot = self._calls[reference].slot
-            limit = self._settings.unroll_timeout_seconds
-            limit = limit if slot.answered else max(limit, _START_SECONDS)
-            if time.monotonic() - slot.busy_since <= limit:
-                continue
-            if ray.wait([reference], timeout=0)[0]:
-                continue
-            if slot.answered:
+            answered = slot.answered
+            limit = self._settings.unroll_timeout_seconds if answered else self._start_limit()
+            if now - slot.busy_since > limit and not ray.wait([reference], timeout=0)[0]:
                 error = TimeoutError(f"no unroll within {limit:g} s")
-                self._failed(self._calls.pop(reference), error)
-            elif self._settings.mode == "fast" and any(other.answered for other in self._slots):
-                self._replace(slot)
-            else:
-                room = _room(self._settings.actors)
-                raise SourceFailed(f"actor {slot.serial} has not begun within {limit:g} s: {room}")
+                self._failed(slot, error, self._calls.pop(reference))
+
+    def _start_limit(self) -> float:
+        return max(self._settings.unroll_timeout_seconds, _START_SECONDS)
+
+    def _name(self, slot: _Slot) -> str:
+        return f"actor {slot.serial} ({self._spec.environment.game})"
+
+    def _room(self) -> str:
+        return describe_room(self._settings.actors, self._settings.resources)
 
 
-def _room(actors: int) -> str:
-    """How much the pool asks for and how much there is."""
-    total, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
-    return f"the pool asks for {actors} CPUs, the Ray cluster has {total:g}, {free:g} of them free"
+def _bytes(arrays: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
 
 def _cause(error: Exception) -> str:
     """The actor's own error in one line: Ray puts it last, below the actor's traceback."""
-    remote = isinstance(error, ray.exceptions.RayTaskError) or "creation task" in str(error)
+    remote = isinstance(error, exceptions.RayTaskError) or "creation task" in str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if remote and lines:
         return lines[-1]

@@ -142,6 +142,8 @@ class LearnerConfig(_Group):
     devices: int = Field(default=1, ge=0)
     """Local devices that share a batch, or the seeds of two_colours; 0 takes all of them. For
     two_colours each core of a CPU is a device."""
+    gpu_memory: float = Field(default=0.75, gt=0.0, le=1.0)
+    """Share of a GPU's memory that the learner takes; leave room for actors.device=gpu."""
 
 
 class OuterConfig(_OuterValues):
@@ -235,8 +237,15 @@ class ActorsConfig(_Group):
     """Environments that each actor steps together."""
     threads_per_actor: int = Field(default=1, ge=1)
     """CPU threads of each actor's policy and of its environments."""
-    device: Literal["cpu"] = "cpu"
-    """Where the actors' policy runs."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where the actors' policy runs. gpu: on a share of one, see gpus_per_actor; Ray only."""
+    cpus_per_actor: float = Field(default=1.0, ge=0.0)
+    """CPUs that Ray sets aside for each actor."""
+    memory_mb_per_actor: int = Field(default=0, ge=0)
+    """Memory, in MiB, that Ray sets aside for each actor; 0: none."""
+    gpus_per_actor: float = Field(default=0.1, gt=0.0, le=1.0)
+    """For actors.device=gpu: the share of a GPU that Ray sets aside for each actor, which takes at
+    most nine tenths of that share of its memory."""
     ray_address: str | None = None
     """None starts Ray on this machine; `auto` or host:port joins a running cluster."""
     unrolls_in_flight: int = Field(default=2, ge=1)
@@ -250,7 +259,8 @@ class ActorsConfig(_Group):
     unroll_timeout_seconds: float = Field(default=120.0, gt=0.0)
     """An actor that returns no unroll for so long is replaced."""
     max_failures: int = Field(default=3, ge=1)
-    """So many failures in a row in one place end the run with the actor's own error."""
+    """So many failures in a row in one place end the run with the actor's own error; each is
+    followed by a longer pause."""
 
 
 class CheckpointConfig(_Group):

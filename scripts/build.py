@@ -14,7 +14,7 @@ from actors.server import ServerSpec
 from agents.networks import Heads, Network, make_network
 from agents.trajectory import learner_view
 from configs.load import ConfigError
-from configs.schema import Config
+from configs.schema import ActorsConfig, Config
 from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
@@ -184,6 +184,7 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
             unrolls_per_batch=unrolls_per_batch,
             first_serial=first_serial,
         )
+    from actors.cluster import Resources
     from actors.pool import PoolSettings, RaySource
 
     actors = config.actors
@@ -197,7 +198,12 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         max_policy_lag=actors.max_policy_lag * composition(config).online_batches,
         unroll_timeout_seconds=actors.unroll_timeout_seconds,
         max_failures=actors.max_failures,
-        environment_variables=_actor_environment(actors.threads_per_actor),
+        environment_variables=_actor_environment(actors),
+        resources=Resources(
+            cpus=actors.cpus_per_actor,
+            memory_bytes=actors.memory_mb_per_actor * 2**20,
+            gpus=actors.gpus_per_actor if actors.device == "gpu" else 0.0,
+        ),
     )
     return RaySource(server_spec(config), settings, first_serial=first_serial)
 
@@ -218,11 +224,20 @@ def _devices(config: Config) -> list[Any]:
     return available[:count]
 
 
-def _actor_environment(threads: int) -> dict[str, str]:
-    """Keeps an actor's libraries within its threads and off the learner's accelerator."""
+def _actor_environment(actors: ActorsConfig) -> dict[str, str]:
+    """Keeps an actor's libraries within its threads and its share of an accelerator."""
+    threads = actors.threads_per_actor
+    if actors.device == "gpu":
+        # A tenth of the share is left for what CUDA takes beside XLA's own pool.
+        device = {
+            "JAX_PLATFORMS": "cuda",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 * actors.gpus_per_actor:.4f}",
+        }
+    else:
+        device = {"JAX_PLATFORMS": "cpu"}
     cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     return {
-        "JAX_PLATFORMS": "cpu",
+        **device,
         "NPROC": str(threads),  # the size of XLA's own thread pool on CPUs
         "OMP_NUM_THREADS": str(threads),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

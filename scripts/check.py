@@ -76,6 +76,11 @@ def check(config: Config) -> None:
             )
         if config.actors.runtime == "ray":
             _check_ray_address(config.actors.ray_address)
+        elif config.actors.device != "cpu":
+            raise ConfigError(
+                f"actors.device={config.actors.device}: needs actors.runtime=ray; in_process plays "
+                "on the learner's own device"
+            )
     if config.learner.learning_rate_schedule == "linear" and total_updates(config) >= 2**31:
         raise ConfigError(
             f"total_frames={config.total_frames}: learner.learning_rate_schedule=linear counts to "

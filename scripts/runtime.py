@@ -15,6 +15,11 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def limit_gpu_memory(share: float) -> None:
+    """How much of a GPU's memory this process takes; before JAX looks for devices."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:g}")
+
+
 class StopSignals:
     """Remembers SIGINT and SIGTERM, so that the loop ends between two updates.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from configs.schema import Config
 from scripts.check import RunFailed, check, check_run_folder, environment_spec, runs_on_device
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
+    from actors.cluster import Gauges
     from learner.checkpoint import Checkpoints
     from learner.loop import LoopSettings, Progress
     from learner.run_folder import Status
@@ -38,10 +40,14 @@ _MAY_CHANGE = (
     "actors.ray_address",
     "actors.threads_per_actor",
     "actors.device",
+    "actors.cpus_per_actor",
+    "actors.memory_mb_per_actor",
+    "actors.gpus_per_actor",
     "actors.max_bytes_in_flight",
     "actors.unroll_timeout_seconds",
     "actors.max_failures",
     "learner.devices",
+    "learner.gpu_memory",
 )
 
 
@@ -122,6 +128,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     from scripts import build, runtime
 
     runtime.use_compilation_cache()
+    runtime.limit_gpu_memory(config.learner.gpu_memory)
     probe = build.probe_environment(config)
     agent = build.build_agent(_with_own_schedule(config, path), probe)
     checkpoints = open_checkpoints(config, path, resume)
@@ -232,6 +239,8 @@ class Record:
         self.status: Status = "running"
         self._facts = _facts(config, num_actions)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
+        self._log = _log_file(path)
+        self._gauges = _gauges(config)
         self._wandb = _wandb(config, path)
         (path / "config.yaml").write_text(config_load.dump(config))
         self.note("running")
@@ -245,6 +254,8 @@ class Record:
         metrics = {**metrics, "memory/total_mb": memory_mb()}
         self._folder.log(metrics)
         self._display.show(metrics)
+        if self._gauges is not None:
+            self._gauges.set(metrics)
         if self._wandb is not None:
             self._wandb.log(metrics, step=metrics["frames"])
 
@@ -282,6 +293,8 @@ class Record:
         """Closes the files and leaves the terminal as it was."""
         self._display.close()
         self._folder.close()
+        logging.getLogger().removeHandler(self._log)
+        self._log.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -294,30 +307,33 @@ def connect(config: Config, probe: Probe) -> None:
     """
     if config.actors.runtime != "ray":
         return
-    from actors import pool
+    from actors import cluster
     from scripts.build import unroll_bytes
 
     actors = config.actors
     wanted = actors.count * actors.unrolls_in_flight * unroll_bytes(config, probe)
     try:
-        pool.connect(
-            config.actors.ray_address,
+        cluster.connect(
+            actors.ray_address,
             object_store_bytes=2 * min(actors.max_bytes_in_flight, wanted),
-            cpus=config.actors.count,
+            cpus=math.ceil(actors.count * actors.cpus_per_actor),
         )
-    except pool.ClusterUnreachable as error:
+    except cluster.ClusterUnreachable as error:
         raise ConfigError(
             f"actors.ray_address={config.actors.ray_address}: {error}; start a cluster with "
             "`ray start --head`, or leave the key out to use this machine"
         ) from error
+    if actors.device == "gpu" and actors.ray_address is None and not cluster.gpus():
+        cluster.disconnect()
+        raise ConfigError("actors.device=gpu: Ray finds no GPU on this machine; use cpu")
 
 
 def disconnect(config: Config) -> None:
     """Leaves Ray; ends what `connect` started."""
     if config.actors.runtime == "ray":
-        from actors import pool
+        from actors import cluster
 
-        pool.disconnect()
+        cluster.disconnect()
 
 
 def _facts(config: Config, num_actions: int) -> dict[str, Any]:
@@ -337,6 +353,22 @@ def _facts(config: Config, num_actions: int) -> dict[str, Any]:
         },
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
+
+
+def _log_file(path: Path) -> logging.Handler:
+    """What is said while training, with the time, for the morning after a bad night."""
+    handler = logging.FileHandler(path / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    return handler
+
+
+def _gauges(config: Config) -> Gauges | None:
+    if config.actors.runtime != "ray" or runs_on_device(config):
+        return None
+    from actors.cluster import Gauges
+
+    return Gauges(config.name)
 
 
 def _wandb(config: Config, path: Path) -> Any:

@@ -19,6 +19,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     """
     on_device.use_all_cores(config)
     runtime.use_compilation_cache()
+    runtime.limit_gpu_memory(config.learner.gpu_memory)
     from learner.on_device import SeedsState
     from learner.on_device import run as run_loop
     from learner.seed_curves import SeedCurves

@@ -2,7 +2,7 @@
 
 import os
 
-# As actors/pool.py does, but tests may import ray before it.
+# As actors/cluster.py does, but tests may import ray before it.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 

@@ -80,6 +80,33 @@ class Sleeping(Counting):
         return super().step(action)
 
 
+class Endless(Counting):
+    """Has one episode, so that all steps are learned from."""
+
+    def step(self, action):
+        self.step_in_episode += 1
+        return self._observe(), float(action == 6), False, False, {}
+
+
+class Wearing(Endless):
+    """Raises in each 1,000th step."""
+
+    def step(self, action):
+        result = super().step(action)
+        if self.step_in_episode % 1000 == 0:
+            raise RuntimeError("the joystick is worn")
+        return result
+
+
+class Dozing(Endless):
+    """Sleeps for an hour in its 100th step."""
+
+    def step(self, action):
+        if self.step_in_episode == 99:
+            time.sleep(3600)
+        return super().step(action)
+
+
 class Continuous(Counting):
     """Cannot be played by an agent with discrete actions."""
 
@@ -130,5 +157,8 @@ for environment in (
     Diverging,
     Sleeping,
     Continuous,
+    Endless,
+    Wearing,
+    Dozing,
 ):
     gymnasium.register(f"{environment.__name__}-v0", environment)

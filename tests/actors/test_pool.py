@@ -11,9 +11,10 @@ import pytest
 import ray
 
 from actors import pool as pool_module
+from actors.cluster import connect, disconnect
 from actors.environments.vector import EnvironmentSpec
 from actors.in_process import InProcessSource
-from actors.pool import PoolSettings, RaySource, connect, disconnect
+from actors.pool import PoolSettings, RaySource
 from agents.networks import make_network
 from agents.trajectory import SourceFailed
 from tests.actors.specs import CATCH, gymnasium_spec, server_spec
@@ -89,11 +90,12 @@ def test_parameters_still_being_computed_do_not_hold_back_those_before_them(pool
         return jax.lax.fori_loop(0, 4000, lambda i, y: jnp.tanh(y @ x), x)
 
     late = slowly(jnp.full((400, 400), 1e-3))[0, 0]
-    source.publish(jax.tree.map(lambda x: x + 0 * late, PARAMS), 2)
+    published = jax.tree.map(lambda x: x + 0 * late, PARAMS)
+    source.publish(published, 2)
     versions = [_batch(source)[0].version for _ in range(2)]
     assert not late.is_ready()
     assert versions == [0, 1]
-    late.block_until_ready()
+    jax.block_until_ready(published)
     assert [_batch(source)[0].version for _ in range(2)][-1] == 2
 
 
@@ -221,10 +223,11 @@ def test_actors_without_room_do_not_hold_up_the_others(pool, monkeypatch):
     while time.monotonic() < deadline:
         assert len(_batch(source)) == 2
     assert source.statistics()["actors/alive"] == 4
-    assert source.statistics()["actors/restarts"] >= 2
+    assert source.statistics()["actors/waiting"] == 2
+    assert source.statistics()["actors/restarts"] == 0  # asking again for room is no failure
     starved = pool(actors=1, unroll_timeout_seconds=10.0)
     starved.publish(PARAMS, 0)
-    with pytest.raises(SourceFailed, match="has 4, 0 of them free"):
+    with pytest.raises(SourceFailed, match=r"asks for 1 CPU \(0 of 4 free\)"):
         _batch(starved, within=60)
 
 

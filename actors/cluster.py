@@ -1,0 +1,126 @@
+"""The Ray cluster under the pool: joining or starting it, what it has room for, its metrics."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# Under `uv run`, Ray would zip the current folder and start every worker in a copy of it with an
+# environment of its own: seconds for each actor, and a package index on each node. The package is
+# installed wherever the cluster's image is, so the hook stays off unless the user sets it to 1.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# The pool drops the outstanding calls of an actor that it replaces; Ray would print their errors.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
+
+import ray
+import ray.util.metrics
+from ray import exceptions as exceptions  # for the pool, which must not import ray before this
+
+_STORE_BYTES_MIN = 256 * 2**20
+
+
+class ClusterUnreachable(Exception):
+    """No Ray cluster answers at the configured address."""
+
+
+class Resources(NamedTuple):
+    """What Ray sets aside for each actor."""
+
+    cpus: float
+    memory_bytes: int  # 0: none is set aside
+    gpus: float  # a fraction shares one
+
+
+class _ProcessGroups:
+    """Gives each process that Ray starts on this machine a process group of its own.
+
+    Else a SIGTERM for the group of a training, as `timeout`, shells and batch systems send it,
+    ends Ray's node process, and Ray then ends the learner before it has saved its checkpoint.
+    Python runs fork hooks in the children of Ray, which gives `subprocess` a `preexec_fn`.
+    """
+
+    starting = False
+
+    @classmethod
+    def leave(cls) -> None:
+        if cls.starting:
+            os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_ProcessGroups.leave)
+
+
+def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
+    """Joins a Ray cluster, or starts one on this machine.
+
+    Args:
+        address: None starts one here; "auto" or "host:port" joins a running one.
+        object_store_bytes: shared memory for unrolls and parameters of a cluster started here.
+        cpus: actors that must find room on a cluster started here.
+
+    Raises:
+        ClusterUnreachable: nothing answers at the address.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterUnreachable(str(error).splitlines()[0]) from error
+        return
+    _ProcessGroups.starting = True
+    try:
+        ray.init(
+            address="local",  # not some other job's cluster that happens to run here
+            include_dashboard=False,
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
+            **quiet,
+        )
+    finally:
+        _ProcessGroups.starting = False
+
+
+def disconnect() -> None:
+    """Leaves the cluster; ends it and all its processes if `connect` started it."""
+    ray.shutdown()
+
+
+def gpus() -> float:
+    """GPUs of the whole cluster, free or not."""
+    return ray.cluster_resources().get("GPU", 0.0)
+
+
+def describe_room(actors: int, each: Resources) -> str:
+    """How much a pool asks for and how much there is, in one line."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    asked = {"CPU": each.cpus, "GPU": each.gpus, "memory": each.memory_bytes}
+    parts = [
+        f"{actors * amount:g} {name} ({free.get(name, 0):g} of {total.get(name, 0):g} free)"
+        for name, amount in asked.items()
+        if amount
+    ]
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return f"the pool asks for {', '.join(parts)} on the cluster's nodes, of which {nodes} live"
+
+
+class Gauges:
+    """A run's metrics as Ray's own, which each node exports in Prometheus' format.
+
+    `frames_per_second` is `ray_bmg_frames_per_second{run="..."}` there.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._tags = {"run": run}
+        self._gauges: dict[str, ray.util.metrics.Gauge] = {}
+
+    def set(self, metrics: Mapping[str, Any]) -> None:
+        """Sets the gauge of each number; what is no number is left out."""
+        for name, value in metrics.items():
+            if not isinstance(value, int | float):
+                continue
+            if name not in self._gauges:
+                known = f"bmg_{name.replace('/', '_')}"
+                self._gauges[name] = ray.util.metrics.Gauge(known, name, tag_keys=("run",))
+            self._gauges[name].set(float(value), self._tags)

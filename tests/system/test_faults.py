@@ -1,0 +1,140 @@
+"""A bad night, with real Ray: runs that lose workers and nodes learn all their frames."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.system.command import bmg, start, wait_for
+
+# 8 environments x 20 steps a batch; nothing is ever invalid, so frames are exact.
+_FRAMES = 160 * 300
+_TRAIN = (
+    *("train", "catch/impala", "env.suite=gymnasium", "env.reward_clip=0"),
+    *("learner.batch_size=8", "actors.envs_per_actor=4", "logging.every_seconds=0.2"),
+    *("actors.unroll_timeout_seconds=5", "logging.tensorboard=false"),
+)
+
+
+def _game(name):
+    return f"env.game=tests.actors.environments_for_tests:{name}-v0"
+
+
+def _metrics(folder):
+    file = folder / "metrics.jsonl"
+    return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
+
+
+def _ends_well(process, folder, frames=_FRAMES, within=150):
+    """The run finishes in time, with all its frames; returns its metrics."""
+    _, errors = process.communicate(timeout=within)
+    assert process.returncode == 0, errors
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["frames"] == frames
+    assert summary["learner_updates"] == frames // 160
+    return _metrics(folder)
+
+
+def _workers(parent):
+    """Pids of the actors of a run, which names them itself."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [p.pid for p in children if "ray::UnrollServer" in " ".join(p.cmdline())]
+
+
+def _alive(folder, actors, nodes):
+    last = (_metrics(folder) or [{}])[-1]
+    return (last.get("actors/alive"), last.get("actors/nodes")) == (actors, nodes)
+
+
+def test_workers_that_are_killed_are_replaced(tmp_path):
+    folder = tmp_path / "run"
+    process = start(*_TRAIN, _game("Endless"), f"total_frames={_FRAMES}", "--run-dir", folder)
+    wait_for(lambda: _alive(folder, 2, 1), what="both actors play")
+    os.kill(_workers(process.pid)[0], signal.SIGKILL)
+    metrics = _ends_well(process, folder)
+    assert metrics[-1]["actors/restarts"] == 1
+    assert (
+        "actor 0 (" in (folder / "log.txt").read_text()
+        or "actor 1 (" in (folder / "log.txt").read_text()
+    )
+
+
+@pytest.mark.parametrize(("game", "frames"), [("Wearing", 160 * 60), ("Dozing", 160 * 8)])
+def test_environments_that_raise_or_hang_are_replaced(tmp_path, game, frames):
+    """Every one of them does, again and again; a hanging one costs five seconds."""
+    folder = tmp_path / "run"
+    process = start(*_TRAIN, _game(game), f"total_frames={frames}", "--run-dir", folder)
+    assert _ends_well(process, folder, frames)[-1]["actors/restarts"] >= 1
+    reason = "joystick is worn" if game == "Wearing" else "no unroll within 5 s"
+    assert reason in (folder / "log.txt").read_text()
+
+
+def test_a_crash_loop_ends_the_run_and_pauses_grow(tmp_path):
+    folder = tmp_path / "run"
+    began = time.monotonic()
+    result = bmg(*_TRAIN, _game("Broken").replace("Broken", "Stuck"), "--run-dir", folder)
+    assert result.returncode == 1
+    assert "failed 3 times without finishing an unroll: RuntimeError: the cartridge is dirty" in (
+        result.stderr
+    )
+    assert time.monotonic() - began > 0.5 + 1.0
+
+
+@pytest.fixture
+def cluster():
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield nodes
+    nodes.shutdown()
+
+
+def test_the_pool_shrinks_and_grows_with_the_cluster(cluster, tmp_path):
+    """A node joins, dies with its part of the object store, and another one joins."""
+    folder = tmp_path / "run"
+    address = f"actors.ray_address={cluster.address}"
+    process = start(
+        *(*_TRAIN, _game("Endless"), address, "actors.count=3", "total_frames=100000000"),
+        *("--run-dir", folder),
+    )
+    wait_for(lambda: _alive(folder, 1, 1), what="one actor plays, for which there is room")
+    node = cluster.add_node(num_cpus=2)
+    wait_for(lambda: _alive(folder, 3, 2), what="two more actors play on the new node")
+    cluster.remove_node(node, allow_graceful=False)
+    wait_for(lambda: _alive(folder, 1, 1), what="the other actor plays on")
+    before = _metrics(folder)[-1]["frames"]
+    wait_for(lambda: _metrics(folder)[-1]["frames"] > before + 160 * 20, what="learning goes on")
+    cluster.add_node(num_cpus=2)
+    wait_for(lambda: _alive(folder, 3, 2), what="the pool grows again")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143, errors
+    last = _metrics(folder)[-1]
+    assert last["frames"] == 160 * last["learner_updates"]
+    assert last["actors/restarts"] >= 2
+
+
+def test_two_jobs_on_one_cluster_do_not_disturb_each_other(cluster, tmp_path):
+    """The second one comes, and is killed, while the first one learns."""
+    cluster.add_node(num_cpus=2)
+    options = (*_TRAIN, _game("Endless"), f"actors.ray_address={cluster.address}")
+    first, second = tmp_path / "first", tmp_path / "second"
+    long = start(*options, "total_frames=100000000", "--run-dir", first)
+    wait_for(lambda: _alive(first, 2, 2), what="the first job's actors play")
+    short = start(*options, "actors.count=1", "total_frames=100000000", "--run-dir", second)
+    wait_for(lambda: _alive(second, 1, 1), what="the second job's actor plays")
+    short.kill()
+    short.communicate(timeout=30)
+    before = _metrics(first)[-1]["frames"]
+    wait_for(lambda: _metrics(first)[-1]["frames"] > before + 160 * 50, what="the first goes on")
+    resumed = bmg(*options, "actors.count=1", "total_frames=1", "--run-dir", second, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    long.send_signal(signal.SIGTERM)
+    _, errors = long.communicate(timeout=30)
+    assert long.returncode == 143, errors
+    last = _metrics(first)[-1]
+    assert last["actors/restarts"] == 0
+    assert last["actors/alive"] == 2
