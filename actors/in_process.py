@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
-from actors.server import ServerSpec, UnrollServer
+import jax
+import numpy as np
+
+from actors.server import ServerSpec, UnrollServer, under
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Unroll
 
@@ -26,6 +29,11 @@ class InProcessSource:
         self._calls = 0
         self._published: list[tuple[Params, int]] = []  # the newest two
 
+    @property
+    def servers(self) -> int:
+        """How many play."""
+        return len(self._servers)
+
     def publish(self, params: Params, version: int) -> None:
         """See `ExperienceSource`."""
         self._published = [*self._published, (params, version)][-2:]
@@ -48,6 +56,35 @@ class InProcessSource:
                 raise SourceFailed(f"{server.name} failed: {cause}") from error
             self._calls += 1
         return batch
+
+    def save(self) -> dict[str, np.ndarray] | None:
+        """See `ExperienceSource`; None where the environments cannot be saved."""
+        servers = [server.save() for server in self._servers]
+        saved = {"calls": np.asarray(self._calls)}
+        for index, server in enumerate(servers):
+            if server is None:
+                return None
+            saved |= {f"server/{index}/{name}": value for name, value in server.items()}
+        for params, version in self._published[:1]:  # the newest ones are published again
+            saved["version"] = np.asarray(version)
+            leaves = jax.tree.leaves(jax.device_get(params))
+            saved |= {f"params/{index}": leaf for index, leaf in enumerate(leaves)}
+        return saved
+
+    def restore(self, saved: dict[str, np.ndarray], like: Params) -> None:
+        """Goes on from what `save` gave.
+
+        Args:
+            saved: of a source with as many servers.
+            like: parameters of the same structure.
+        """
+        self._calls = int(saved["calls"])
+        for index, server in enumerate(self._servers):
+            server.restore(under(f"server/{index}/", saved))
+        if "version" in saved:
+            structure = jax.tree.structure(like)
+            leaves = [saved[f"params/{index}"] for index in range(structure.num_leaves)]
+            self._published = [(jax.tree.unflatten(structure, leaves), int(saved["version"]))]
 
     def statistics(self) -> Mapping[str, float]:
         """See `ExperienceSource`."""

@@ -173,6 +173,9 @@ class RaySource:
             "actors/published_bytes": self._counts["published"],
         }
 
+    def save(self) -> None:
+        """See `ExperienceSource`: what plays elsewhere is not saved."""
+
     def close(self) -> None:
         """See `ExperienceSource`. Kills the actors; the cluster stays."""
         for slot in self._slots:

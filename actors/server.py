@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from actors.environments.suites import make_environment
-from actors.environments.vector import EnvironmentSpec, VectorEnvironment
+from actors.environments.vector import EnvironmentSpec, Resumable, VectorEnvironment
 from actors.seeding import environment_seeds, policy_key
 from agents.networks import Params, make_network
 from agents.policies import POLICIES
@@ -101,6 +101,27 @@ class UnrollServer:
             seconds={"environment": in_environment, "policy": total - in_environment},
         )
 
+    def save(self) -> dict[str, np.ndarray] | None:
+        """All that decides what is played next; None where the environments cannot be saved."""
+        if not isinstance(self._environment, Resumable):
+            return None
+        environment = {f"environment/{k}": v for k, v in self._environment.save().items()}
+        return {
+            **environment,
+            "key": np.asarray(jax.random.key_data(self._key)),
+            "steps": np.asarray(self._steps),
+            "observation": self._observation,
+            "score": self._score.copy(),
+        }
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Goes on from what `save` gave, with its random streams."""
+        assert isinstance(self._environment, Resumable)
+        self._environment.restore(under("environment/", saved))
+        self._key = jax.random.wrap_key_data(jax.numpy.asarray(saved["key"]))
+        self._steps = int(saved["steps"])
+        self._observation, self._score = saved["observation"], saved["score"].copy()
+
     def close(self) -> None:
         """Closes the environments."""
         self._environment.close()
@@ -117,6 +138,11 @@ class UnrollServer:
         episodes = [Episode(float(self._score[i]), int(frames[i])) for i in over]
         self._score[over] = 0.0
         return episodes
+
+
+def under(prefix: str, saved: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {k[len(prefix) :]: v for k, v in saved.items() if k.startswith(prefix)}
 
 
 class _FrameBuffer:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from learner.loop import Progress
@@ -19,6 +20,7 @@ State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
+_EXPERIENCE = "experience.npz"
 
 
 class CheckpointError(Exception):
@@ -37,7 +39,12 @@ class Checkpoints:
             return []
         return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
 
-    def save(self, state: Any, progress: Progress) -> Path:
+    def save(
+        self,
+        state: Any,
+        progress: Progress,
+        experience: dict[str, np.ndarray] | None = None,
+    ) -> Path:
         """Writes a checkpoint beside the others, then renames it into place.
 
         A process killed at any moment leaves either no new checkpoint or a whole one. Files of
@@ -55,6 +62,8 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / "state", _tree(state))
         (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
+        if experience is not None:
+            np.savez(partial / _EXPERIENCE, **experience)  # pyright: ignore[reportArgumentType]
         manifest = {name: _digest(partial / name) for name in _files(partial)}
         (partial / _MANIFEST).write_text(json.dumps(manifest))
         _flush(partial)
@@ -87,6 +96,11 @@ class Checkpoints:
             _log.warning("checkpoint %s is damaged (%s); trying the one before it", path, damage)
         reason = "; ".join(problems) or f"{self._folder} holds none"
         raise CheckpointError(f"no usable checkpoint: {reason}")
+
+    def experience(self, progress: Progress) -> dict[str, np.ndarray] | None:
+        """What was saved beside the state that `restore` gave; None if nothing was."""
+        path = self._folder / str(progress.updates) / _EXPERIENCE
+        return dict(np.load(path)) if path.exists() else None
 
     def _load(self, path: Path, like: State) -> tuple[State, Progress]:
         with ocp.StandardCheckpointer() as checkpointer:

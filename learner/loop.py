@@ -42,6 +42,10 @@ class ExperienceSource(Protocol):
         """Metrics of the source by their names in metrics.jsonl (`actors/alive`, ...)."""
         ...
 
+    def save(self) -> dict[str, np.ndarray] | None:
+        """All that decides what is played next, as arrays by name; None if it cannot be saved."""
+        ...
+
     def close(self) -> None:
         """Ends whatever makes the experience. May be called twice."""
         ...
@@ -219,6 +223,23 @@ def _require_finite(metrics: Metrics, progress: Progress, batch: _Batch) -> None
     )
 
 
+def save_experience(
+    source: ExperienceSource, replay: Replay | None
+) -> dict[str, np.ndarray] | None:
+    """What a run needs beside the learner's state to go on bit for bit; None: it cannot.
+
+    To be called before the source is asked for a batch that will not have been learned from.
+    """
+    saved = source.save()
+    if saved is None:
+        return None
+    replayed = replay.save() if replay is not None else {}
+    return {
+        **{f"source/{name}": value for name, value in saved.items()},
+        **{f"replay/{name}": value for name, value in replayed.items()},
+    }
+
+
 def run(
     learner: Learner,
     state: LearnerState,
@@ -230,7 +251,7 @@ def run(
     replay: Replay | None = None,
     stop: Callable[[], bool],
     on_metrics: Callable[[dict], None],
-    on_checkpoint: Callable[[LearnerState, Progress], None],
+    on_checkpoint: Callable[[LearnerState, Progress, dict[str, np.ndarray] | None], None],
 ) -> LearnerState:
     """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
 
@@ -248,7 +269,8 @@ def run(
         replay: where old unrolls come from; must be there if the composition has any.
         stop: asked between updates and while waiting.
         on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
-        on_checkpoint: gets the state each `checkpoint_every_seconds`; not at the end.
+        on_checkpoint: gets the state and what `save_experience` gave for it, each
+            `checkpoint_every_seconds`; not at the end.
 
     Raises:
         SourceFailed: by the source.
@@ -290,6 +312,8 @@ def run(
         _count(progress, window, learned, composition)
         source.publish(learner.snapshot(state.inner.params), progress.updates)
         dispatched = time.monotonic()
+        saving = dispatched - last_checkpoint >= settings.checkpoint_every_seconds
+        experience = save_experience(source, replay) if saving else None
         batch = next_batch()
         fetched = time.monotonic()
         _require_finite(metrics, progress, learned)  # waits for the step
@@ -299,8 +323,8 @@ def run(
         progress.seconds = now - started
         if due:
             report()
-        if now - last_checkpoint >= settings.checkpoint_every_seconds:
-            on_checkpoint(state, progress)
+        if saving:
+            on_checkpoint(state, progress, experience)
             last_checkpoint = time.monotonic()
     if window.lags:  # updates since the last line
         report()

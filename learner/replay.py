@@ -1,5 +1,8 @@
 """Uniform replay of unrolls, bounded in bytes, in host memory."""
 
+import json
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -9,8 +12,9 @@ from agents.trajectory import Trajectory
 class Replay:
     """The newest unrolls of single environments; samples with replacement, first in, first out.
 
-    Memory is taken as the buffer fills. It is not part of a checkpoint: a resumed run fills a new
-    one, from which it can sample as soon as the first batch is there.
+    Memory is taken as the buffer fills. It is part of a checkpoint only where the source can be
+    saved, too; else a resumed run fills a new one, from which it can sample as soon as the first
+    batch is there.
     """
 
     def __init__(self, max_bytes: int, seed: tuple[int, ...]) -> None:
@@ -47,6 +51,24 @@ class Replay:
         """Draws `count` unrolls: a trajectory [T, count]. Something must have been added."""
         drawn = self._random.integers(len(self), size=count)
         return jax.tree.map(lambda x: np.swapaxes(x[drawn], 0, 1), self._store)
+
+    def save(self) -> dict[str, np.ndarray]:
+        """All that decides what is sampled next, as arrays by name."""
+        random = np.asarray(json.dumps(self._random.bit_generator.state))
+        saved = {"added": np.asarray(self._added), "random": random}
+        if self._store is not None:
+            saved |= {k: v[: len(self)].copy() for k, v in self._store._asdict().items()}
+        return saved
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Goes on from what `save` of a replay with the same bound gave."""
+        self._random.bit_generator.state = json.loads(str(saved["random"]))
+        if int(saved["added"]):
+            kept: dict[str, Any] = {
+                name: np.swapaxes(saved[name], 0, 1) for name in Trajectory._fields
+            }
+            self.add(Trajectory(**kept))
+        self._added = int(saved["added"])
 
 
 def _bytes_per_unroll(columns: Trajectory) -> int:

@@ -331,7 +331,7 @@ def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], di
             replay=build.build_replay(config, 0),
             stop=stop,
             on_metrics=on_metrics,
-            on_checkpoint=lambda state, progress: None,
+            on_checkpoint=lambda state, progress, experience: None,
         )
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(str(error)) from error

@@ -11,7 +11,7 @@ from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentRefused
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec
-from agents.networks import Heads, Network, make_network
+from agents.networks import Heads, Network, Params, make_network
 from agents.trajectory import learner_view
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config
@@ -206,6 +206,28 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         ),
     )
     return RaySource(server_spec(config), settings, first_serial=first_serial)
+
+
+def restore_experience(
+    saved: dict[str, np.ndarray], source: ExperienceSource, replay: Replay | None, params: Params
+) -> None:
+    """Goes on with the experience of a checkpoint, where the source can be saved.
+
+    Args:
+        saved: by `save_experience`.
+        source: as the checkpoint's, not asked for anything yet.
+        replay: as the checkpoint's, still empty.
+        params: give the structure.
+    """
+    from actors.in_process import InProcessSource
+    from actors.server import under
+
+    servers = {name.split("/")[2] for name in saved if name.startswith("source/server/")}
+    if not isinstance(source, InProcessSource) or len(servers) != source.servers:
+        return  # actors.count has changed
+    source.restore(under("source/", saved), params)
+    if replay is not None:
+        replay.restore(under("replay/", saved))
 
 
 def _devices(config: Config) -> list[Any]:

@@ -192,18 +192,24 @@ def _learn(
 ) -> None:
     """Runs the loop to its end and writes the last checkpoint and the status."""
     from learner.loop import run as run_loop
+    from learner.loop import save_experience
     from scripts import build
 
-    def on_checkpoint(state: LearnerState, progress: Progress) -> None:
-        checkpoints.save(state, progress)
+    def on_checkpoint(state: LearnerState, progress: Progress, experience: Any) -> None:
+        checkpoints.save(state, progress, experience)
         record.note("running")
 
     with (
         record.noting_how_it_ends(config, progress),
         contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source,
     ):
+        replay = build.build_replay(config, progress.starts + 1)
+        experience = checkpoints.experience(progress) if progress.starts else None
+        if experience is not None:
+            build.restore_experience(experience, source, replay, state.inner.params)
         progress.starts += 1
-        on_checkpoint(state, progress)  # so that a run killed early can be resumed, too
+        # So that a run killed early can be resumed, too.
+        on_checkpoint(state, progress, save_experience(source, replay))
         state = run_loop(
             agent.learner,
             state,
@@ -211,12 +217,12 @@ def _learn(
             progress,
             loop_settings(config),
             composition=build.composition(config),
-            replay=build.build_replay(config, progress.starts),
+            replay=replay,
             stop=stop,
             on_metrics=record.metrics,
             on_checkpoint=on_checkpoint,
         )
-        checkpoints.save(state, progress)
+        checkpoints.save(state, progress, save_experience(source, replay))
 
 
 def loop_settings(config: Config) -> LoopSettings:

@@ -25,7 +25,7 @@ def _train(seed, name="catch/impala", total_frames=200_000, **keys):
         replay=build.build_replay(config, starts=0),
         stop=lambda: False,
         on_metrics=lines.append,
-        on_checkpoint=lambda state, progress: None,
+        on_checkpoint=lambda state, progress, experience: None,
     )
     source.close()
     return lines[-1]

@@ -96,5 +96,16 @@ class Catch:
             frames=self._frames,
         )
 
+    def save(self) -> dict[str, np.ndarray]:
+        """See `Resumable`."""
+        state = self._state._replace(key=jax.random.key_data(self._state.key))
+        return {**jax.device_get(state)._asdict(), "frames": self._frames}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """See `Resumable`."""
+        state = CatchState(*(jnp.asarray(saved[name]) for name in CatchState._fields))
+        self._state = state._replace(key=jax.random.wrap_key_data(state.key))
+        self._frames = saved["frames"]
+
     def close(self) -> None:
         """Holds nothing that needs closing."""

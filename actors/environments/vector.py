@@ -1,6 +1,6 @@
 """The vector environment that every suite provides, and its auto-reset contract."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -60,4 +60,17 @@ class VectorEnvironment(Protocol):
 
     def close(self) -> None:
         """Frees what the environments hold."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What can be saved whole and goes on as if nothing had happened; some environments can."""
+
+    def save(self) -> dict[str, np.ndarray]:
+        """All that decides what comes next, as arrays by name."""
+        ...
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Goes on from what `save` gave."""
         ...

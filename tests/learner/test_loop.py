@@ -47,6 +47,9 @@ class ScriptedSource:
     def statistics(self):
         return {"actors/alive": 2, "actors/restarts": 0}
 
+    def save(self):
+        return None
+
     def close(self):
         self.closed = True
 
@@ -63,7 +66,7 @@ def _train(source, total_frames=1000, stop=lambda: False, progress=None, log_eve
         LoopSettings(total_frames, log_every, 0.0),
         stop=stop,
         on_metrics=lines.append,
-        on_checkpoint=lambda state, progress: checkpoints.append(progress.updates),
+        on_checkpoint=lambda state, progress, experience: checkpoints.append(progress.updates),
     )
     return state, progress, lines, checkpoints
 
@@ -166,7 +169,7 @@ def test_the_loop_runs_a_meta_learner_on_several_batches_a_step():
         replay=Replay(10**6, (0,)),
         stop=lambda: False,
         on_metrics=lines.append,
-        on_checkpoint=lambda state, progress: None,
+        on_checkpoint=lambda state, progress, experience: None,
     )
     assert progress.updates == 2 * source.batches
     assert source.versions[:3] == [0, 2, 4]

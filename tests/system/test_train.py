@@ -7,6 +7,7 @@ import signal
 import psutil
 import pytest
 
+from tests.system.checkpoints import equal, last_checkpoint
 from tests.system.command import bmg, on_terminal, start, wait_for
 
 CATCH = ("train", "catch/impala", "logging.every_seconds=0.5")
@@ -227,6 +228,28 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     frames = [line["frames"] for line in _metrics(folder)]
     assert frames == sorted(set(frames))
+
+
+@pytest.mark.parametrize("config", ["impala", "bmg"])
+def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(
+    tmp_path, config
+):
+    """Boards, random streams, the parameters of the batch before, and BMG's replay are saved."""
+    run = ("train", f"catch/{config}", "actors.runtime=in_process", "logging.every_seconds=0.2")
+    run = (*run, "total_frames=60000", "checkpoint.every_seconds=0.3")
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    undisturbed = bmg(*run, "--run-dir", whole)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = start(*run, "--run-dir", folder)
+    wait_for(lambda: len(_metrics(folder)) >= 5, what="five lines of metrics")
+    process.kill()
+    process.communicate()
+    assert _summary(folder)["frames"] < 60_000, "killed too late to interrupt anything"
+    resumed = bmg(*run, "--run-dir", folder, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    (state, progress), (expected, expected_progress) = map(last_checkpoint, (folder, whole))
+    assert progress == expected_progress
+    assert equal(state, expected)
 
 
 def test_live_display_on_a_terminal(tmp_path):

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from learner.checkpoint import Checkpoints
+from tests.system.checkpoints import equal, last_checkpoint
 from tests.system.command import bmg, on_terminal, start, wait_for
 
 FRAMES = 40_000
@@ -23,30 +23,6 @@ SMALL = (
 
 def _summary(folder):
     return json.loads((folder / "summary.json").read_text())
-
-
-def _last_checkpoint(folder):
-    """Contents of the newest checkpoint's files, but for what tells the time."""
-    checkpoints = Checkpoints(folder / "checkpoints", 3)
-    newest = folder / "checkpoints" / str(checkpoints.versions()[-1])
-    progress = json.loads((newest / "progress.json").read_text())
-    return newest / "state", {k: progress[k] for k in ("frames", "env_steps", "updates")}
-
-
-def _state(path):
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path.absolute())
-
-
-def _equal(a, b):
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        return all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return a is b or np.array_equal(np.asarray(a), np.asarray(b))
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +72,11 @@ def test_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(tmp_path
     resumed = bmg(*command, "--run-dir", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     (state, progress), (expected_state, expected_progress) = (
-        _last_checkpoint(folder),
-        _last_checkpoint(whole),
+        last_checkpoint(folder),
+        last_checkpoint(whole),
     )
     assert progress == expected_progress
-    assert _equal(_state(state), _state(expected_state))
+    assert equal(state, expected_state)
     curves, expected = np.load(folder / "seeds.npz"), np.load(whole / "seeds.npz")
     assert set(curves.files) == set(expected.files)
     for name in curves.files:
