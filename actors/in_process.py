@@ -1,6 +1,6 @@
 """Experience made in the learner's own process: no Ray, bit-for-bit repeatable."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -18,10 +18,10 @@ class InProcessSource:
     """
 
     def __init__(
-        self, spec: ServerSpec, *, count: int, unrolls_per_batch: int, first_serial: int
+        self, spec: ServerSpec, serials: Iterator[int], *, count: int, unrolls_per_batch: int
     ) -> None:
         try:
-            self._servers = [UnrollServer(spec, first_serial + i) for i in range(count)]
+            self._servers = [UnrollServer(spec, next(serials)) for _ in range(count)]
         except Exception as error:  # whatever a third party's environment raises
             cause = f"{type(error).__name__}: {error}"
             raise SourceFailed(f"{spec.environment.game} cannot be started: {cause}") from error

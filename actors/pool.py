@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -89,16 +89,16 @@ class RaySource:
     how fast the machine is.
     """
 
-    def __init__(self, spec: ServerSpec, settings: PoolSettings, *, first_serial: int) -> None:
+    def __init__(self, spec: ServerSpec, settings: PoolSettings, serials: Iterator[int]) -> None:
         """Creates the actors; they start up while the learner compiles.
 
         Args:
             spec: of every server.
             settings: of the pool.
-            first_serial: servers are numbered from here; later starts of a run use other numbers.
+            serials: of the servers in order of their start; later starts of a run use others.
         """
         self._spec, self._settings = spec, settings
-        self._next_serial = first_serial
+        self._serials = serials
         each = settings.resources
         self._actor_class = ray.remote(
             num_cpus=each.cpus,
@@ -324,8 +324,7 @@ class RaySource:
         self._replace_hung(now)
 
     def _start(self, slot: _Slot) -> None:
-        slot.serial = self._next_serial
-        self._next_serial += 1
+        slot.serial = next(self._serials)
         slot.handle = self._actor_class.remote(self._spec, slot.serial)
         slot.asked_at = time.monotonic()
         self._starting[slot.handle.__ray_call__.remote(_node_of)] = slot

@@ -140,8 +140,16 @@ class LearnerConfig(_Group):
     max_gradient_norm: float = Field(default=40.0, ge=0.0)
     """Global norm at which gradients are clipped; 0 does not clip."""
     devices: int = Field(default=1, ge=0)
-    """Local devices that share a batch, or the seeds of two_colours; 0 takes all of them. For
-    two_colours each core of a CPU is a device."""
+    """Devices of this process that share a batch, or the seeds of two_colours; 0 takes all of them.
+    For two_colours each core of a CPU is a device."""
+    processes: int = Field(default=1, ge=1, le=1_000)
+    """Learner processes that share each batch, each with its own devices, and its own
+    actors.count actors for its part; start the same command for each, with its own
+    learner.process."""
+    process: int = Field(default=0, ge=0)
+    """Which of them this is; 0 writes the run folder."""
+    coordinator: str | None = None
+    """host:port of process 0, at which the processes find each other."""
     gpu_memory: float = Field(default=0.75, gt=0.0, le=1.0)
     """Share of a GPU's memory that the learner takes; leave room for actors.device=gpu."""
 

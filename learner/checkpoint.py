@@ -59,7 +59,7 @@ class Checkpoints:
             shutil.rmtree(stale)
         partial = (self._folder / f"incomplete-{version}").absolute()
         partial.mkdir()
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(partial / "state", _tree(state))
         (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
         if experience is not None:
@@ -103,9 +103,19 @@ class Checkpoints:
         return dict(np.load(path)) if path.exists() else None
 
     def _load(self, path: Path, like: State) -> tuple[State, Progress]:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             state: Any = checkpointer.restore(path.absolute() / "state", _tree(like))
         return type(like)(**state), _progress(path)
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Of host arrays, in this process alone: of several learner processes only one writes."""
+    index = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=str(index)
+        )
+    )
 
 
 def _tree(state: Any) -> dict[str, Any]:

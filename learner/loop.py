@@ -10,12 +10,14 @@ import jax
 import numpy as np
 
 from agents.networks import Params
-from agents.trajectory import Trajectory, Unroll
+from agents.trajectory import SourceFailed, Trajectory, Unroll
+from learner.processes import exchange
 from learner.replay import Replay
 from learner.step import Experience, Learner, LearnerState
 from learner.update import Metrics
 
 _RECENT_EPISODES = 100
+_GOES_ON, _STOPS, _FAILS = 0, 1, 2  # what learner processes tell each other
 _POLL_SECONDS = 0.5  # how often a learner that waits for experience looks whether it should stop
 
 
@@ -89,7 +91,11 @@ ONE_NEW_BATCH = Composition()
 
 class _Batch(NamedTuple):
     experience: Experience  # on the learner's devices
-    unrolls: list[Unroll]  # new ones, without their arrays
+    unrolls: list[Unroll]  # new ones of this process, without their arrays
+    frames: int  # of all learner processes
+    steps: int
+    episodes: int
+    due: bool  # whether metrics should be written after it; all learner processes agree
 
 
 class _Window:
@@ -187,24 +193,45 @@ def _next_batch(
     composition: Composition,
     replay: Replay | None,
     stop: Callable[[], bool],
+    due: Callable[[], bool],
+    running: Metrics,
 ) -> _Batch | None:
-    """Waits for a batch and starts its transfer; None when the run should stop first."""
-    while not stop():
-        unrolls = source.next_batch(_POLL_SECONDS)
-        if unrolls is not None:
-            experience = learner.place_batch(prepare(unrolls, composition, replay))
-            # Drop the arrays at once: with Ray they pin shared memory.
-            light = [unroll._replace(trajectory=None) for unroll in unrolls]  # type: ignore[arg-type]
-            return _Batch(experience, light)
-    return None
+    """Waits for a batch and starts its transfer; None when the run should stop first.
+
+    Several learner processes agree on that: one that stops or fails ends the run for all.
+    """
+    unrolls = None
+    try:
+        while unrolls is None and not stop():
+            unrolls = source.next_batch(_POLL_SECONDS)
+    except SourceFailed:
+        exchange([_FAILS, 0, 0, 0, 0], running)
+        raise
+    # Drop the arrays at once: with Ray they pin shared memory.
+    light = [u._replace(trajectory=None) for u in unrolls or []]  # type: ignore[arg-type]
+    counts = [sum(counted) for counted in zip(*map(_counted, light), strict=True)] or [0, 0, 0]
+    mood = _STOPS if unrolls is None else _GOES_ON
+    everybody = exchange([mood, *counts, due()], running)
+    failed = np.flatnonzero(everybody[:, 0] == _FAILS)
+    if len(failed):
+        raise SourceFailed(f"learner process {failed[0]} failed; its own output says why")
+    if unrolls is None or (everybody[:, 0] == _STOPS).any():
+        return None
+    experience = learner.place_batch(prepare(unrolls, composition, replay))
+    frames, steps, episodes, due_somewhere = map(int, everybody[:, 1:].sum(axis=0))
+    return _Batch(experience, light, frames, steps, episodes, due_somewhere > 0)
+
+
+def _counted(unroll: Unroll) -> tuple[int, int, int]:
+    return unroll.frames, unroll.steps, len(unroll.episodes)
 
 
 def _count(progress: Progress, window: _Window, batch: _Batch, composition: Composition) -> None:
     each = len(batch.unrolls) // composition.online_batches
+    progress.frames += batch.frames
+    progress.env_steps += batch.steps
+    progress.episodes += batch.episodes
     for index, unroll in enumerate(batch.unrolls):
-        progress.frames += unroll.frames
-        progress.env_steps += unroll.steps
-        progress.episodes += len(unroll.episodes)
         window.recent.extend(unroll.episodes)
         window.lags.append(progress.updates + index // each - unroll.version)
         window.stages.update(unroll.seconds)
@@ -230,7 +257,7 @@ def save_experience(
 
     To be called before the source is asked for a batch that will not have been learned from.
     """
-    saved = source.save()
+    saved = source.save() if jax.process_count() == 1 else None
     if saved is None:
         return None
     replayed = replay.save() if replay is not None else {}
@@ -297,15 +324,23 @@ def run(
         )
         window.restart(progress)
 
+    def due() -> bool:
+        now = time.monotonic()
+        # If the batch before is due, its line is written before this one is learned from.
+        start = now if batch is not None and batch.due else window.start
+        return now - start >= settings.log_every_seconds
+
     def next_batch() -> _Batch | None:
         if progress.frames >= settings.total_frames:
             return None
-        return _next_batch(learner, source, composition, replay, stop)
+        return _next_batch(learner, source, composition, replay, stop, due, metrics)
 
+    batch: _Batch | None = None
     batch = next_batch()
     while batch is not None:
-        due = time.monotonic() - window.start >= settings.log_every_seconds
-        diagnosis = learner.diagnose(state, batch.experience) if due else {}
+        diagnosis = learner.diagnose(state, batch.experience) if batch.due else {}
+        if jax.process_count() > 1:
+            jax.block_until_ready(diagnosis)  # see `exchange`
         state, metrics = learner.step(state, batch.experience)
         metrics = {**metrics, **diagnosis}
         learned = batch
@@ -321,7 +356,7 @@ def run(
         window.waiting += fetched - dispatched
         window.learning += now - fetched
         progress.seconds = now - started
-        if due:
+        if learned.due:
             report()
         if saving:
             on_checkpoint(state, progress, experience)

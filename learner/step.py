@@ -95,7 +95,8 @@ def make_learner(
 
     Args:
         update: one update of the inner state.
-        devices: of jax; the batch size must be a multiple of their number.
+        devices: of jax, in order of their processes, of each equally many; the batch size must be
+            a multiple of their number. A process places its own part of a batch.
         meta: how meta-parameters are learned; None: they are not.
         schedule: without `meta`, the meta-parameters after so many updates.
         describe: the values of the hyper-parameters that are not constant, by their names.
@@ -124,6 +125,19 @@ def make_learner(
             else {"meta/cosine": _cosine(state, experience, update, meta)}
         )
 
+    several = jax.process_count() > 1
+    # Actors read a copy: the step donates the state, whose buffers it then writes over.
+    copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
+
+    def snapshot(params: Params) -> Params:
+        copied = copy(params)
+        return jax.tree.map(lambda x: x.addressable_data(0), copied) if several else copied
+
+    def place_batch(batch: Experience) -> Experience:
+        if not several:
+            return jax.device_put(batch, by_batch)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_batch, x), batch)
+
     inputs = (replicated, by_batch)
     return Learner(
         step=jax.jit(
@@ -131,9 +145,8 @@ def make_learner(
         ),
         diagnose=jax.jit(diagnose, in_shardings=inputs, out_shardings=replicated),
         place_state=lambda state: jax.device_put(state, replicated),
-        place_batch=lambda batch: jax.device_put(batch, by_batch),
-        # Actors read a copy: the step donates the state, whose buffers it then writes over.
-        snapshot=jax.jit(lambda params: jax.tree.map(jnp.copy, params)),
+        place_batch=place_batch,
+        snapshot=snapshot,
     )
 
 

@@ -1,7 +1,9 @@
 """From a `Config` to the objects that run it; algorithms are put together in algorithms.py."""
 
+import itertools
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +22,7 @@ from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
 from learner.update import init_inner_state
 from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer
-from scripts.check import environment_spec, learns, new_unrolls
+from scripts.check import environment_spec, learns, new_unrolls, part_of_process
 
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
@@ -84,7 +86,8 @@ def server_spec(config: Config, *, num_envs: int | None = None) -> ServerSpec:
 
 
 def composition(config: Config) -> Composition:
-    """What the experience of one learner step is made of."""
+    """What the experience of one learner step is made of, in this process."""
+    config = part_of_process(config)
     meta, steps = config.meta, 1
     further = 0
     if learns(config):
@@ -100,7 +103,7 @@ def build_replay(config: Config, starts: int) -> Replay | None:
     """The replay, where anything is replayed; each start of a run draws other numbers."""
     if not composition(config).needs_replay:
         return None
-    return Replay(config.replay.max_bytes, (config.seed, starts))
+    return Replay(config.replay.max_bytes, (config.seed, starts, config.learner.process))
 
 
 def build_network(config: Config, probe: Probe) -> Network:
@@ -172,17 +175,17 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         probe: of its environment.
         starts: how often the run was started before; each start draws other random numbers.
     """
-    each = new_unrolls(config) // config.actors.envs_per_actor
+    each = new_unrolls(part_of_process(config)) // config.actors.envs_per_actor
     unrolls_per_batch = composition(config).online_batches * each
-    first_serial = starts * _SERIALS_PER_START
+    serials = _serials(config, starts)
     if config.actors.runtime == "in_process":
         from actors.in_process import InProcessSource
 
         return InProcessSource(
             server_spec(config),
+            serials,
             count=config.actors.count,
             unrolls_per_batch=unrolls_per_batch,
-            first_serial=first_serial,
         )
     from actors.cluster import Resources
     from actors.pool import PoolSettings, RaySource
@@ -205,7 +208,25 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
             gpus=actors.gpus_per_actor if actors.device == "gpu" else 0.0,
         ),
     )
-    return RaySource(server_spec(config), settings, first_serial=first_serial)
+    return RaySource(server_spec(config), settings, serials)
+
+
+def _serials(config: Config, starts: int) -> Iterator[int]:
+    """Of this process's actors in order of their start; no two of a run have the same.
+
+    The first ones are numbered through all learner processes, so that with the same actors in all a
+    run has the same streams, whatever the number of processes. Replacements come after them all.
+    """
+    count, processes, index = (
+        config.actors.count,
+        config.learner.processes,
+        config.learner.process,
+    )
+    first = starts * _SERIALS_PER_START
+    return itertools.chain(
+        range(first + index * count, first + (index + 1) * count),
+        itertools.count(first + processes * count + index, processes),
+    )
 
 
 def restore_experience(
@@ -231,19 +252,19 @@ def restore_experience(
 
 
 def _devices(config: Config) -> list[Any]:
-    available = jax.local_devices()
+    available, processes = jax.local_devices(), config.learner.processes
     count = config.learner.devices or len(available)
     if count > len(available):
         raise ConfigError(
             f"learner.devices={count}: this machine has {len(available)} "
             f"({available[0].platform}); 0 takes all"
         )
-    if config.learner.batch_size % count:
+    if config.learner.batch_size % (count * processes):
         raise ConfigError(
-            f"learner.batch_size={config.learner.batch_size}: must be a multiple of the {count} "
-            "devices that share it (learner.devices)"
+            f"learner.batch_size={config.learner.batch_size}: must be a multiple of the "
+            f"{count * processes} devices that share it (learner.devices, learner.processes)"
         )
-    return available[:count]
+    return [d for i in range(processes) for d in jax.local_devices(process_index=i)[:count]]
 
 
 def _actor_environment(actors: ActorsConfig) -> dict[str, str]:

@@ -65,6 +65,7 @@ def check(config: Config) -> None:
     _check_learned(config)
     if config.logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
+    _check_processes(config)
     if runs_on_device(config):
         _check_on_device(config)
     else:
@@ -159,7 +160,51 @@ def _check_on_device(config: Config) -> None:
         )
 
 
+def _check_processes(config: Config) -> None:
+    learner = config.learner
+    if learner.process >= learner.processes:
+        raise ConfigError(
+            f"learner.process={learner.process}: must be less than learner.processes="
+            f"{learner.processes}; they are counted from 0"
+        )
+    if learner.processes == 1:
+        return
+    if runs_on_device(config):
+        raise ConfigError(
+            f"learner.processes={learner.processes}: env.suite={config.env.suite} runs in one "
+            "process; give each its own seeds (seed, seeds)"
+        )
+    if learner.coordinator is None or not learner.coordinator.rpartition(":")[2].isdigit():
+        raise ConfigError(
+            f"learner.coordinator={learner.coordinator}: must be host:port of process 0, the same "
+            f"for all {learner.processes} processes"
+        )
+    for key, unrolls in (
+        ("learner.batch_size", learner.batch_size),
+        ("replay.unrolls", config.replay.unrolls),
+    ):
+        if unrolls % learner.processes:
+            raise ConfigError(
+                f"{key}={unrolls}: must be a multiple of learner.processes={learner.processes}, "
+                "which share it"
+            )
+
+
+def part_of_process(config: Config) -> Config:
+    """The configuration with this learner process's part of the batch."""
+    learner, replay, processes = config.learner, config.replay, config.learner.processes
+    size, unrolls = learner.batch_size // processes, replay.unrolls // processes
+    return config.model_copy(
+        update={
+            "learner": learner.model_copy(update={"batch_size": size}),
+            "replay": replay.model_copy(update={"unrolls": unrolls}),
+        }
+    )
+
+
 def _check_batch(config: Config) -> None:
+    if config.learner.processes > 1:
+        config = part_of_process(config)
     new, envs = new_unrolls(config), config.actors.envs_per_actor
     if new <= 0:
         raise ConfigError(

@@ -46,6 +46,8 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
         raise ConfigError(f"{run_dir} holds no checkpoint yet; train it first")
     runtime.use_compilation_cache()
     probe = build.probe_environment(config)
+    learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
+    config = config.model_copy(update={"learner": learner})  # of this machine, not the run's
     try:
         state, progress = checkpoints.restore(build.build_agent(config, probe).initial_state)
     except CheckpointError as error:

@@ -39,6 +39,10 @@ class StopSignals:
         """Whether a signal has come."""
         return self.received is not None
 
+    def exit_status(self) -> int:
+        """As a shell expects it after a signal; SIGTERM, if another learner process had one."""
+        return 128 + int(self.received or signal.SIGTERM)
+
     def _handle(self, number: int, frame: object) -> None:
         del frame
         if self.received == signal.SIGINT and number == signal.SIGINT:

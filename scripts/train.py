@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import logging
 import math
@@ -47,6 +48,9 @@ _MAY_CHANGE = (
     "actors.unroll_timeout_seconds",
     "actors.max_failures",
     "learner.devices",
+    "learner.processes",
+    "learner.process",
+    "learner.coordinator",
     "learner.gpu_memory",
 )
 
@@ -60,6 +64,9 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     """
     config = config_load.load(source, overrides)
     path = Path(run_dir) if run_dir else _new_folder(config.name)
+    if config.learner.process:  # of several; the first one sees to the run folder
+        check(config)
+        return _run(config, path, resume)
     check(_with_own_schedule(config, path) if resume else config)
     if resume and run_dir is None:
         raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
@@ -129,14 +136,19 @@ def _run(config: Config, path: Path, resume: bool) -> int:
 
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
+    _join(config)
     probe = build.probe_environment(config)
     agent = build.build_agent(_with_own_schedule(config, path), probe)
+    if config.learner.process:
+        return _follow(config, agent)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     connect(config, probe)
     stop.listen()  # again: Ray installs handlers of its own
     try:
-        state, progress = starting_point(agent.initial_state, checkpoints, path, resume)
+        state, progress = shared_start(
+            *starting_point(agent.initial_state, checkpoints, path, resume)
+        )
         with contextlib.closing(Record(config, path, probe.num_actions)) as record:
             _keep_schedule(config, path)
             _learn(config, agent, state, progress, checkpoints, record, stop)
@@ -145,7 +157,77 @@ def _run(config: Config, path: Path, resume: bool) -> int:
             )
     finally:
         disconnect(config)
-    return 0 if record.status == "finished" else 128 + int(stop.received or 0)
+    return 0 if record.status == "finished" else stop.exit_status()
+
+
+def _join(config: Config) -> None:
+    """Joins the other learner processes, where there are any.
+
+    Raises:
+        ConfigError: they do not come.
+    """
+    learner = config.learner
+    if learner.coordinator is None or learner.processes == 1:
+        return
+    from learner import processes
+
+    try:
+        processes.join(learner.coordinator, learner.processes, learner.process)
+    except RuntimeError as error:
+        raise ConfigError(f"learner.coordinator={learner.coordinator}: {error}") from error
+
+
+def _follow(config: Config, agent: Agent) -> int:
+    """A learner process that shares the batches of the first one, and leaves the writing to it.
+
+    Raises:
+        RunFailed: with the reason.
+    """
+    from agents.trajectory import SourceFailed
+    from learner.loop import LearningDiverged, Progress
+    from learner.loop import run as run_loop
+    from scripts import build, runtime
+
+    stop = runtime.StopSignals()
+    connect(config, agent.probe)
+    stop.listen()
+    try:
+        state, progress = shared_start(agent.initial_state, Progress())
+        with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
+            run_loop(
+                agent.learner,
+                state,
+                source,
+                progress,
+                loop_settings(config),
+                composition=build.composition(config),
+                replay=build.build_replay(config, progress.starts + 1),
+                stop=stop,
+                on_metrics=lambda metrics: None,
+                on_checkpoint=lambda state, progress, experience: None,
+            )
+    except (SourceFailed, LearningDiverged) as error:
+        raise RunFailed(f"learner process {config.learner.process}: {error}") from error
+    finally:
+        disconnect(config)
+    return 0 if progress.frames >= config.total_frames else stop.exit_status()
+
+
+def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
+    """The first learner process's state and progress, in all of them."""
+    import jax
+    import numpy as np
+
+    from learner.processes import from_first
+
+    counters = np.asarray(dataclasses.astuple(progress), np.float64)  # exact below 2**53
+    state, sent = from_first((jax.device_get(state), counters.view(np.uint8)))
+    values = np.asarray(sent).view(np.float64)
+    shared = {
+        field.name: type(getattr(progress, field.name))(value)
+        for field, value in zip(dataclasses.fields(progress), values, strict=True)
+    }
+    return state, dataclasses.replace(progress, **shared)
 
 
 def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:

@@ -63,4 +63,4 @@ def run(config: Config, path: Path, resume: bool) -> int:
             f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} frames, "
             f"{progress.updates:,} updates each; {path}"
         )
-    return 0 if record.status == "finished" else 128 + int(stop.received or 0)
+    return 0 if record.status == "finished" else stop.exit_status()

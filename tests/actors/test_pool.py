@@ -1,5 +1,6 @@
 """The pool with real Ray: order, lag, bounds, and actors that fail, hang or are killed."""
 
+import itertools
 import os
 import signal
 import time
@@ -48,7 +49,8 @@ def pool():
     sources = []
 
     def make(environment: EnvironmentSpec = CATCH, **settings):
-        source = RaySource(server_spec(environment), SETTINGS._replace(**settings), first_serial=0)
+        settings = SETTINGS._replace(**settings)
+        source = RaySource(server_spec(environment), settings, itertools.count())
         sources.append(source)
         return source
 
@@ -104,7 +106,7 @@ def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
     spec = server_spec(CATCH)
     sources = [
         pool(mode="strict"),
-        InProcessSource(spec, count=2, unrolls_per_batch=2, first_serial=0),
+        InProcessSource(spec, itertools.count(), count=2, unrolls_per_batch=2),
     ]
     batches = [[], []]
     for version in range(6):
