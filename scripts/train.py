@@ -409,7 +409,8 @@ def connect(config: Config, probe: Probe) -> None:
     except cluster.ClusterUnreachable as error:
         raise ConfigError(
             f"actors.ray_address={config.actors.ray_address}: {error}; start a cluster with "
-            "`ray start --head`, or leave the key out to use this machine"
+            "`ray start --head`, or leave the key out to use this machine; a cluster that asks for "
+            "a token needs that of its head, in ~/.ray/auth_token or RAY_AUTH_TOKEN"
         ) from error
     if actors.device == "gpu" and actors.ray_address is None and not cluster.gpus():
         cluster.disconnect()
