@@ -87,6 +87,17 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, of groups within groups."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def _name(source: str) -> str:
     """A run's name from its configuration's: `atari/quickstart` becomes `atari-quickstart`."""
     stem = Path(source).stem if source.endswith((".yaml", ".yml")) else source

@@ -44,16 +44,17 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     on_device.use_all_cores(config.model_copy(update={"seeds": max(config.seeds, *_SEEDS)}))
     runtime.use_compilation_cache()
     programs = _programs(source, overrides, config)
-    rates: dict[str, list[float]] = {name: [] for name in programs}
+    # The configuration itself is in each series, under a name of its own: one program, timed once.
+    rates: dict[Callable[[], int], list[float]] = {work: [] for work in programs.values()}
     for _ in range(_ROUNDS):
-        for name, work in programs.items():
-            rates[name].append(_rate(work, _SHARE * seconds))
-    median = {name: round(statistics.median(values)) for name, values in rates.items()}
+        for work, values in rates.items():
+            values.append(_rate(work, _SHARE * seconds))
+    median = {name: round(statistics.median(rates[work])) for name, work in programs.items()}
 
     def grown(by: str) -> dict[str, int]:
         return {n.partition("=")[2]: rate for n, rate in median.items() if n.startswith(f"{by}=")}
 
-    whole = rates["whole"]
+    whole = rates[programs["whole"]]
     result = {
         "config": source,
         "overrides": overrides,
@@ -77,12 +78,14 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
 
 
 def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Callable[[], int]]:
-    programs = {"whole": _training(config)}
+    whole = _training(config)
+    programs = {"whole": whole}
     if not config.agent.algorithm.startswith("q_lambda"):
         plain = load(source, [*overrides, "agent.algorithm=actor_critic"])
         programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
     for seeds in _SEEDS:
-        programs[f"seeds={seeds}"] = _training(config.model_copy(update={"seeds": seeds}))
+        variant = config.model_copy(update={"seeds": seeds})
+        programs[f"seeds={seeds}"] = whole if variant == config else _training(variant)
     for by, values in (("inner_steps", _INNER_STEPS), ("bootstrap_steps", _BOOTSTRAP_STEPS)):
         for value in values:
             try:
@@ -91,7 +94,7 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
             except ConfigError:  # the algorithm fixes it
                 continue
             if variant.agent.algorithm in ("bmg", "mg", "q_lambda_bmg"):
-                programs[f"{by}={value}"] = _training(variant)
+                programs[f"{by}={value}"] = whole if variant == config else _training(variant)
     return programs
 
 

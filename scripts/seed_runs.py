@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from configs.load import ConfigError
+from configs.load import ConfigError, flat
 from scripts.seed_statistics import binned_means, binned_sums, spacing
 
 SEEDS_FILE = "seeds.npz"
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
 _NOT_OF_THE_GROUP = (
     *("seed", "seeds", "name", "total_frames", "checkpoint", "logging", "actors"),
-    "learner.devices",
+    *("learner.devices", "learner.gpu_memory"),
+    *("learner.processes", "learner.process", "learner.coordinator"),
 )
 _SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
 
@@ -46,7 +47,7 @@ class Group(NamedTuple):
 
     def setting(self, key: str) -> Any:
         """The value of a dotted configuration key; None where there is none."""
-        return _flat(self.config).get(key)
+        return flat(self.config).get(key)
 
     @property
     def period(self) -> int | None:
@@ -181,21 +182,10 @@ def _status(members: list[SeedRun], end: int) -> str:
     return f"only to {end:,} of {max(totals):,} steps: {', '.join(reasons)}"
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _of_the_group(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
-        for key, value in _flat(config).items()
+        for key, value in flat(config).items()
         if not any(key == other or key.startswith(f"{other}.") for other in _NOT_OF_THE_GROUP)
     }
 

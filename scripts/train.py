@@ -109,19 +109,13 @@ def _new_folder(name: str) -> Path:
     return path
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
-
-
 def _check_same_run(config: Config, path: Path) -> None:
     """Refuses to go on with a run whose learning would change."""
     earlier = config_load.load(str(path / "config.yaml"))
-    old, new = _flat(earlier.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    old, new = (
+        config_load.flat(earlier.model_dump(mode="json")),
+        config_load.flat(config.model_dump(mode="json")),
+    )
     for key, value in new.items():
         fixed = key not in _MAY_CHANGE and key.split(".")[0] not in _MAY_CHANGE
         if fixed and old[key] != value:
