@@ -92,7 +92,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            found |= flat(cast(dict[str, Any], value), f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found

@@ -195,14 +195,14 @@ def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:
     names = [str(config.get("name", "run")) for config in configs]
     flats = [_of_the_group(config) for config in configs]
     labels = []
-    for name, flat in zip(names, flats, strict=True):
+    for name, own in zip(names, flats, strict=True):
         sharing = [other for n, other in zip(names, flats, strict=True) if n == name]
         every = dict.fromkeys(key for other in sharing for key in other)
         differing = [key for key in every if len({_text(other.get(key)) for other in sharing}) > 1]
         differing.sort(key=lambda key: key not in _SHORT)  # K and L first
         tails = [key.rpartition(".")[2] for key in differing]
         told = [
-            f"{_SHORT.get(key, tail if tails.count(tail) == 1 else key)}={_text(flat.get(key))}"
+            f"{_SHORT.get(key, tail if tails.count(tail) == 1 else key)}={_text(own.get(key))}"
             for key, tail in zip(differing, tails, strict=True)
         ]
         if most is not None and len(told) > most:
