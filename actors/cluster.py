@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ def _choose_token() -> None:
     look there by itself; and a cluster started by `ray.init` would leave such a file behind, with
     which the user's next `ray start --head` asks. A token does no harm where none is asked for.
     """
-    if "RAY_AUTH_MODE" in os.environ:
+    if "RAY_AUTH_MODE" in os.environ or "ray" in sys.modules:  # it has read its variables by then
         return
     os.environ["RAY_AUTH_MODE"] = "token"
     given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
