@@ -2,10 +2,7 @@
 
 import logging
 import os
-import secrets
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 # Under `uv run`, Ray would zip the current folder and start every worker in a copy of it with an
@@ -15,24 +12,6 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # The pool drops the outstanding calls of an actor that it replaces; Ray would print their errors.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
-
-
-def _choose_token() -> None:
-    """Makes Ray's token authentication work without being asked for; before ray is imported.
-
-    `ray start --head` asks for a token where ~/.ray/auth_token exists, but whoever joins does not
-    look there by itself; and a cluster started by `ray.init` would leave such a file behind, with
-    which the user's next `ray start --head` asks. A token does no harm where none is asked for.
-    """
-    if "RAY_AUTH_MODE" in os.environ or "ray" in sys.modules:  # it has read its variables by then
-        return
-    os.environ["RAY_AUTH_MODE"] = "token"
-    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
-    if not given and not (Path.home() / ".ray" / "auth_token").exists():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
-_choose_token()
 
 import ray
 import ray.util.metrics
