@@ -57,7 +57,7 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
     Args:
         address: None starts one here; "auto" or "host:port" joins a running one.
         object_store_bytes: shared memory for unrolls and parameters of a cluster started here.
-        cpus: actors that must find room on a cluster started here.
+        cpus: that all actors together ask for, on a cluster started here.
 
     Raises:
         ClusterUnreachable: nothing answers at the address.

@@ -40,11 +40,6 @@ def join(coordinator: str, processes: int, index: int) -> None:
     atexit.register(jax.distributed.shutdown)
 
 
-def is_first() -> bool:
-    """Whether this process writes the run folder: of several only one does."""
-    return jax.process_index() == 0
-
-
 def exchange(values: Sequence[int], running: Any) -> np.ndarray:
     """Everybody's values, [processes, len(values)] int32. All must call it, equally often.
 
@@ -61,6 +56,4 @@ def exchange(values: Sequence[int], running: Any) -> np.ndarray:
 
 def from_first(tree: Any) -> Any:
     """The first process's arrays, for all. All must call it with arrays of the same shapes."""
-    if jax.process_count() == 1:
-        return tree
-    return multihost_utils.broadcast_one_to_all(tree, is_source=is_first())
+    return multihost_utils.broadcast_one_to_all(tree, is_source=jax.process_index() == 0)

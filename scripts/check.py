@@ -203,8 +203,7 @@ def part_of_process(config: Config) -> Config:
 
 
 def _check_batch(config: Config) -> None:
-    if config.learner.processes > 1:
-        config = part_of_process(config)
+    config = part_of_process(config)
     new, envs = new_unrolls(config), config.actors.envs_per_actor
     if new <= 0:
         raise ConfigError(

@@ -133,25 +133,36 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     _join(config)
     probe = build.probe_environment(config)
     agent = build.build_agent(_with_own_schedule(config, path), probe)
-    if config.learner.process:
-        return _follow(config, agent)
-    checkpoints = open_checkpoints(config, path, resume)
+    follows = config.learner.process > 0
+    checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     connect(config, probe)
     stop.listen()  # again: Ray installs handlers of its own
     try:
-        state, progress = shared_start(
-            *starting_point(agent.initial_state, checkpoints, path, resume)
-        )
-        with contextlib.closing(Record(config, path, probe.num_actions)) as record:
-            _keep_schedule(config, path)
-            _learn(config, agent, state, progress, checkpoints, record, stop)
-            print(
-                f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}"
-            )
+        if checkpoints is None:
+            progress = _follow(config, agent, stop)
+        else:
+            progress = _lead(config, agent, checkpoints, path, resume, stop)
     finally:
         disconnect(config)
-    return 0 if record.status == "finished" else stop.exit_status()
+    return 0 if progress.frames >= config.total_frames else stop.exit_status()
+
+
+def _lead(
+    config: Config,
+    agent: Agent,
+    checkpoints: Checkpoints,
+    path: Path,
+    resume: bool,
+    stop: StopSignals,
+) -> Progress:
+    """The learner process that writes the run folder; nearly always the only one."""
+    state, progress = shared_start(*starting_point(agent.initial_state, checkpoints, path, resume))
+    with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
+        _keep_schedule(config, path)
+        _learn(config, agent, state, progress, checkpoints, record, stop)
+        print(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
+    return progress
 
 
 def _join(config: Config) -> None:
@@ -171,7 +182,7 @@ def _join(config: Config) -> None:
         raise ConfigError(f"learner.coordinator={learner.coordinator}: {error}") from error
 
 
-def _follow(config: Config, agent: Agent) -> int:
+def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
     """A learner process that shares the batches of the first one, and leaves the writing to it.
 
     Raises:
@@ -180,13 +191,10 @@ def _follow(config: Config, agent: Agent) -> int:
     from agents.trajectory import SourceFailed
     from learner.loop import LearningDiverged, Progress
     from learner.loop import run as run_loop
-    from scripts import build, runtime
+    from scripts import build
 
-    stop = runtime.StopSignals()
-    connect(config, agent.probe)
-    stop.listen()
+    state, progress = shared_start(agent.initial_state, Progress())
     try:
-        state, progress = shared_start(agent.initial_state, Progress())
         with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
             run_loop(
                 agent.learner,
@@ -202,9 +210,7 @@ def _follow(config: Config, agent: Agent) -> int:
             )
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(f"learner process {config.learner.process}: {error}") from error
-    finally:
-        disconnect(config)
-    return 0 if progress.frames >= config.total_frames else stop.exit_status()
+    return progress
 
 
 def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
@@ -214,6 +220,8 @@ def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
 
     from learner.processes import from_first
 
+    if jax.process_count() == 1:
+        return state, progress
     counters = np.asarray(dataclasses.astuple(progress), np.float64)  # exact below 2**53
     state, sent = from_first((jax.device_get(state), counters.view(np.uint8)))
     values = np.asarray(sent).view(np.float64)

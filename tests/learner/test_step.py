@@ -38,6 +38,19 @@ def test_state_is_donated_and_the_snapshot_survives():
     )
 
 
+def test_four_devices_equal_one():
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:4]):
+        learner, state = small_learner(devices)
+        results.append(_run(learner, state, 10, batch_size=8))
+    (one, metrics_one), (four, metrics_four) = results
+    leaf = jax.tree.leaves(four.inner.params)[0]
+    assert len(leaf.sharding.device_set) == 4
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics_one["loss/total"], metrics_four["loss/total"], rtol=1e-4)
+
+
 def test_no_nan_from_empty_batches():
     """200 updates on a batch of zeros, in which no step is valid."""
     learner, state = small_learner()
@@ -81,6 +94,17 @@ def test_meta_learning_compiles_once_and_describes_itself():
         assert 0.0 < metrics[f"meta/{name}"] < problem.learned[name].upper
         assert metrics[f"meta/gradient/{name}"] > 0.0
     assert {"meta/loss", "meta/target_distance", "meta/gradient_norm", "loss/total"} <= set(metrics)
+
+
+def test_meta_learning_on_four_devices_equals_one():
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:4]):
+        learner, state = MetaProblem(matching="kl").learner(devices)
+        results.append(_meta_run(learner, state, 3, batch_size=8))
+    (one, metrics_one), (four, metrics_four) = results
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(metrics_one["meta/loss"], metrics_four["meta/loss"], rtol=1e-3)
 
 
 def test_updates_count_what_the_learner_keeps():

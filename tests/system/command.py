@@ -1,5 +1,6 @@
 """Runs `bmg` as a user would: a real process, its output, its exit status."""
 
+import json
 import os
 import pty
 import subprocess
@@ -58,6 +59,17 @@ def on_terminal(*arguments, timeout=120):
     status = process.wait(timeout)
     os.close(leader)
     return status, shown
+
+
+def read_metrics(folder):
+    """Lines of a run's metrics.jsonl; none before there is one."""
+    file = folder / "metrics.jsonl"
+    return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
+
+
+def read_summary(folder):
+    """A run's summary.json."""
+    return json.loads((folder / "summary.json").read_text())
 
 
 def wait_for(condition, seconds=120.0, what="it"):

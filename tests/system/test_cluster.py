@@ -1,6 +1,5 @@
 """Joining a running Ray cluster of two nodes, by address and by `auto`."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.system.command import ROOT
+from tests.system.command import ROOT, read_summary
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def test_training_on_a_cluster_leaves_it_running(cluster, tmp_path, by):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = read_summary(tmp_path / "run")
     assert summary["status"] == "finished"
     assert summary["actors/alive"] >= 1
     assert not any(node.dead_processes() for node in cluster.list_all_nodes())

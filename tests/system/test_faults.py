@@ -1,7 +1,7 @@
 """A bad night, with real Ray: runs that lose workers and nodes learn all their frames."""
 
-import json
 import os
+import re
 import signal
 import time
 
@@ -9,7 +9,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.system.command import bmg, start, wait_for
+from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 # 8 environments x 20 steps a batch; nothing is ever invalid, so frames are exact.
 _FRAMES = 160 * 300
@@ -24,20 +24,15 @@ def _game(name):
     return f"env.game=tests.actors.environments_for_tests:{name}-v0"
 
 
-def _metrics(folder):
-    file = folder / "metrics.jsonl"
-    return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
-
-
 def _ends_well(process, folder, frames=_FRAMES, within=150):
     """The run finishes in time, with all its frames; returns its metrics."""
     _, errors = process.communicate(timeout=within)
     assert process.returncode == 0, errors
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_summary(folder)
     assert summary["status"] == "finished"
     assert summary["frames"] == frames
     assert summary["learner_updates"] == frames // 160
-    return _metrics(folder)
+    return read_metrics(folder)
 
 
 def _workers(parent):
@@ -47,7 +42,7 @@ def _workers(parent):
 
 
 def _alive(folder, actors, nodes):
-    last = (_metrics(folder) or [{}])[-1]
+    last = (read_metrics(folder) or [{}])[-1]
     return (last.get("actors/alive"), last.get("actors/nodes")) == (actors, nodes)
 
 
@@ -58,10 +53,7 @@ def test_workers_that_are_killed_are_replaced(tmp_path):
     os.kill(_workers(process.pid)[0], signal.SIGKILL)
     metrics = _ends_well(process, folder)
     assert metrics[-1]["actors/restarts"] == 1
-    assert (
-        "actor 0 (" in (folder / "log.txt").read_text()
-        or "actor 1 (" in (folder / "log.txt").read_text()
-    )
+    assert re.search(r"actor [01] \(", (folder / "log.txt").read_text())
 
 
 @pytest.mark.parametrize(("game", "frames"), [("Wearing", 160 * 60), ("Dozing", 160 * 8)])
@@ -77,7 +69,7 @@ def test_environments_that_raise_or_hang_are_replaced(tmp_path, game, frames):
 def test_a_crash_loop_ends_the_run_and_pauses_grow(tmp_path):
     folder = tmp_path / "run"
     began = time.monotonic()
-    result = bmg(*_TRAIN, _game("Broken").replace("Broken", "Stuck"), "--run-dir", folder)
+    result = bmg(*_TRAIN, _game("Stuck"), "--run-dir", folder)
     assert result.returncode == 1
     assert "failed 3 times without finishing an unroll: RuntimeError: the cartridge is dirty" in (
         result.stderr
@@ -105,14 +97,16 @@ def test_the_pool_shrinks_and_grows_with_the_cluster(cluster, tmp_path):
     wait_for(lambda: _alive(folder, 3, 2), what="two more actors play on the new node")
     cluster.remove_node(node, allow_graceful=False)
     wait_for(lambda: _alive(folder, 1, 1), what="the other actor plays on")
-    before = _metrics(folder)[-1]["frames"]
-    wait_for(lambda: _metrics(folder)[-1]["frames"] > before + 160 * 20, what="learning goes on")
+    before = read_metrics(folder)[-1]["frames"]
+    wait_for(
+        lambda: read_metrics(folder)[-1]["frames"] > before + 160 * 20, what="learning goes on"
+    )
     cluster.add_node(num_cpus=2)
     wait_for(lambda: _alive(folder, 3, 2), what="the pool grows again")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143, errors
-    last = _metrics(folder)[-1]
+    last = read_metrics(folder)[-1]
     assert last["frames"] == 160 * last["learner_updates"]
     assert last["actors/restarts"] >= 2
 
@@ -128,13 +122,15 @@ def test_two_jobs_on_one_cluster_do_not_disturb_each_other(cluster, tmp_path):
     wait_for(lambda: _alive(second, 1, 1), what="the second job's actor plays")
     short.kill()
     short.communicate(timeout=30)
-    before = _metrics(first)[-1]["frames"]
-    wait_for(lambda: _metrics(first)[-1]["frames"] > before + 160 * 50, what="the first goes on")
+    before = read_metrics(first)[-1]["frames"]
+    wait_for(
+        lambda: read_metrics(first)[-1]["frames"] > before + 160 * 50, what="the first goes on"
+    )
     resumed = bmg(*options, "actors.count=1", "total_frames=1", "--run-dir", second, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     long.send_signal(signal.SIGTERM)
     _, errors = long.communicate(timeout=30)
     assert long.returncode == 143, errors
-    last = _metrics(first)[-1]
+    last = read_metrics(first)[-1]
     assert last["actors/restarts"] == 0
     assert last["actors/alive"] == 2

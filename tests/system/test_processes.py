@@ -1,6 +1,5 @@
 """Several learner processes that share a batch, as real processes on one machine."""
 
-import json
 import signal
 import socket
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 
 from tests.system.checkpoints import last_checkpoint
-from tests.system.command import bmg, start, wait_for
+from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 _TRAIN = (
     *("train", "catch/impala", "actors.runtime=in_process", "actors.envs_per_actor=16"),
@@ -50,20 +49,15 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
 def test_a_signal_for_one_ends_both_and_they_resume(tmp_path):
     folder = tmp_path / "run"
-    metrics, summary = folder / "metrics.jsonl", folder / "summary.json"
     processes = _start_two(folder, "total_frames=100000000")
-
-    def learning():
-        return metrics.exists() and len(metrics.read_text().splitlines()) >= 3
-
-    wait_for(learning, what="three lines of metrics")
+    wait_for(lambda: len(read_metrics(folder)) >= 3, what="three lines of metrics")
     processes[1].send_signal(signal.SIGTERM)
     _end(processes, status=143, within=30)
-    stopped = json.loads(summary.read_text())
+    stopped = read_summary(folder)
     assert stopped["status"] == "interrupted"
     total = stopped["frames"] + 5_000
     _end(_start_two(folder, f"total_frames={total}", "--resume"))
-    finished = json.loads(summary.read_text())
+    finished = read_summary(folder)
     assert finished["status"] == "finished"
     assert finished["frames"] >= total
     assert finished["learner_updates"] > stopped["learner_updates"]
@@ -71,9 +65,8 @@ def test_a_signal_for_one_ends_both_and_they_resume(tmp_path):
 
 def test_when_one_is_killed_the_other_does_not_wait_for_it(tmp_path):
     folder = tmp_path / "run"
-    metrics = folder / "metrics.jsonl"
     processes = _start_two(folder, "total_frames=100000000")
-    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, what="learning")
+    wait_for(lambda: len(read_metrics(folder)) >= 2, what="learning")
     processes[1].kill()
     processes[1].communicate()
     processes[0].communicate(timeout=120)

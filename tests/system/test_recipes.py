@@ -1,6 +1,5 @@
 """The recipes for clusters, as far as they can be executed without one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from configs.load import load
-from tests.system.command import ROOT, wait_for
+from tests.system.command import ROOT, read_metrics, read_summary, wait_for
 
 RECIPES = ROOT / "scripts" / "cluster"
 
@@ -78,7 +77,6 @@ def test_the_slurm_script_trains_on_two_nodes_and_goes_on_when_queued_again(
         f'requeue) echo "$2" > {tmp_path}/queued;;\nesac\n',
     )
     run_dir = tmp_path / "run"
-    metrics, summary = run_dir / "metrics.jsonl", run_dir / "summary.json"
 
     def queue(job, *overrides):
         options = ("catch/impala", "logging.every_seconds=0.5", *overrides)
@@ -89,8 +87,7 @@ def test_the_slurm_script_trains_on_two_nodes_and_goes_on_when_queued_again(
         )
 
     def last():
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        return json.loads(lines[-1]) if lines else {}
+        return (read_metrics(run_dir) or [{}])[-1]
 
     first = queue("4711", "total_frames=1000000000")
     request.addfinalizer(first.terminate)
@@ -98,10 +95,10 @@ def test_the_slurm_script_trains_on_two_nodes_and_goes_on_when_queued_again(
     first.send_signal(signal.SIGUSR1)
     assert first.wait(60) == 143
     assert (tmp_path / "queued").read_text() == "4711\n"
-    stopped = json.loads(summary.read_text())
+    stopped = read_summary(run_dir)
     assert stopped["status"] == "interrupted"
     again = queue("4712", f"total_frames={stopped['frames'] + 20_000}")
     assert again.wait(180) == 0
-    finished = json.loads(summary.read_text())
+    finished = read_summary(run_dir)
     assert finished["status"] == "finished"
     assert finished["learner_updates"] > stopped["learner_updates"]

@@ -1,12 +1,10 @@
 """Self-tuned hyper-parameters in real processes: training, resuming, replaying, reporting."""
 
-import json
-
 import numpy as np
 import pytest
 
 from agents.hyperparameters import HYPERPARAMETERS
-from tests.system.command import bmg
+from tests.system.command import bmg, read_metrics
 
 LEARNED = [name for name in HYPERPARAMETERS if name not in ("learning_rate_scale", "epsilon")]
 BMG = (
@@ -15,14 +13,10 @@ BMG = (
 )
 
 
-def _metrics(folder):
-    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def _replayable(folder):
     """Learned values at each line, and the learner updates of the line."""
     keys = [f"meta/{name}" for name in LEARNED] + [f"meta/auxiliary_1/{name}" for name in LEARNED]
-    lines = _metrics(folder)
+    lines = read_metrics(folder)
     return [line["learner_updates"] for line in lines], {k: [x[k] for x in lines] for k in keys}
 
 
@@ -32,11 +26,11 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     first = bmg(*BMG, "total_frames=60000", "--run-dir", folder)
     assert first.returncode == 0, first.stderr
     assert "  discount 0." in first.stdout  # one sees it move
-    before = _metrics(folder)[-1]
+    before = read_metrics(folder)[-1]
     assert before["learner_updates"] % 2 == 0
     resumed = bmg(*BMG, "total_frames=120000", "--run-dir", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    last = _metrics(folder)[-1]
+    last = read_metrics(folder)[-1]
     assert last["learner_updates"] > before["learner_updates"]
     for name in LEARNED:
         for key in (f"meta/{name}", f"meta/auxiliary_1/{name}"):
@@ -44,7 +38,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
             assert abs(last[key] - before[key]) < 0.5  # from where it stopped
         assert last[f"meta/gradient/{name}"] > 0.0
     assert {"meta/loss", "meta/target_distance", "meta/gradient_norm"} <= set(last)
-    cosines = [line["meta/cosine"] for line in _metrics(folder) if "meta/cosine" in line]
+    cosines = [line["meta/cosine"] for line in read_metrics(folder) if "meta/cosine" in line]
     assert cosines
     assert all(-1.0001 <= cosine <= 1.0001 for cosine in cosines)
     events = b"".join(p.read_bytes() for p in (folder / "tensorboard").iterdir())
@@ -63,7 +57,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     for key, values in replayed.items():
         expected = np.interp(updates, knots, learned[key])
         np.testing.assert_allclose(np.asarray(values)[known], expected[known], rtol=1e-4)
-    assert "meta/loss" not in _metrics(replay)[-1]
+    assert "meta/loss" not in read_metrics(replay)[-1]
 
     folder.rename(tmp_path / "elsewhere")  # the copy in the run folder is enough
     assert bmg("evaluate", replay, "--episodes", 2).returncode == 0
@@ -83,10 +77,10 @@ def test_atari_tunes_itself(tmp_path, algorithm):
         *("actors.count=2", "learner.devices=1", "--run-dir", folder),
     )
     assert result.returncode == 0, result.stderr
-    last = _metrics(folder)[-1]
+    last = read_metrics(folder)[-1]
     assert last["learner_updates"] >= 40
     if algorithm == "stacx":  # its meta-gradient is the plain one, in the whole system too
-        cosines = [line["meta/cosine"] for line in _metrics(folder) if "meta/cosine" in line]
+        cosines = [line["meta/cosine"] for line in read_metrics(folder) if "meta/cosine" in line]
         assert cosines
         np.testing.assert_allclose(cosines, 1.0, atol=1e-4)
     for name in LEARNED:

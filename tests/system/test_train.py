@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.system.checkpoints import equal, last_checkpoint
-from tests.system.command import bmg, on_terminal, start, wait_for
+from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
 
 CATCH = ("train", "catch/impala", "logging.every_seconds=0.5")
 PROMISED = (  # by the contract
@@ -19,26 +19,17 @@ PROMISED = (  # by the contract
 IN_PROCESS = (*CATCH, "actors.runtime=in_process")
 
 
-def _metrics(folder):
-    file = folder / "metrics.jsonl"
-    return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
-
-
-def _summary(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
 def test_catch_is_learned_with_ray_actors(tmp_path):
     """Issue's bound: a mean return of 0.9 within two minutes on 2 cores, start-up included."""
     folder = tmp_path / "run"
-    result = bmg("train", "catch/impala", "--run-dir", folder, timeout=240)
+    result = bmg("train", "catch/impala", "--run-dir", folder, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "finished" in result.stdout
-    summary = _summary(folder)
+    summary = read_summary(folder)
     assert summary["status"] == "finished"
     assert summary["episode_return"] >= 0.9
     assert summary["frames"] >= 400_000
-    last = _metrics(folder)[-1]
+    last = read_metrics(folder)[-1]
     assert last["frames"] == summary["frames"]
     for key in PROMISED:
         assert last[key] is not None, key
@@ -61,7 +52,7 @@ def test_atari_end_to_end(tmp_path):
     folder = tmp_path / "run"
     result = bmg("train", "atari/quickstart", "total_frames=12000", "--run-dir", folder)
     assert result.returncode == 0, result.stderr
-    summary = _summary(folder)
+    summary = read_summary(folder)
     assert summary["status"] == "finished"
     assert summary["frames"] == 4 * summary["env_steps"]
     assert summary["protocol"]["game"] == "pong"
@@ -82,12 +73,12 @@ def test_in_process_runs_repeat_bit_for_bit(tmp_path):
     for name in ("a", "b"):
         result = bmg(*IN_PROCESS, "total_frames=20000", "--run-dir", tmp_path / name)
         assert result.returncode == 0, result.stderr
-        runs.append(_metrics(tmp_path / name)[-1])
+        runs.append(read_metrics(tmp_path / name)[-1])
     learned = [{k: v for k, v in run.items() if k.startswith(("loss/", "episode"))} for run in runs]
     assert learned[0] == learned[1]
     other = bmg(*IN_PROCESS, "total_frames=20000", "seed=1", "--run-dir", tmp_path / "c")
     assert other.returncode == 0
-    assert _metrics(tmp_path / "c")[-1]["loss/total"] != runs[0]["loss/total"]
+    assert read_metrics(tmp_path / "c")[-1]["loss/total"] != runs[0]["loss/total"]
 
 
 @pytest.mark.parametrize(
@@ -103,12 +94,12 @@ def test_signals_save_and_resume_goes_on(tmp_path, number, status, runtime):
     folder = tmp_path / "run"
     arguments = (*CATCH, f"actors.runtime={runtime}", "total_frames=100000000")
     process = start(*arguments, "--run-dir", folder)
-    wait_for(lambda: len(_metrics(folder)) >= 2, what="two lines of metrics")
+    wait_for(lambda: len(read_metrics(folder)) >= 2, what="two lines of metrics")
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == status, errors
-    summary = _summary(folder)
+    summary = read_summary(folder)
     assert summary["status"] == "interrupted"
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
@@ -120,13 +111,13 @@ def test_signals_save_and_resume_goes_on(tmp_path, number, status, runtime):
         *CATCH, f"actors.runtime={runtime}", f"total_frames={more}", "--run-dir", folder, "--resume"
     )
     assert resumed.returncode == 0, resumed.stderr
-    lines = _metrics(folder)
+    lines = read_metrics(folder)
     frames = [line["frames"] for line in lines]
     assert frames == sorted(frames)
     after = [line for line in lines if line["frames"] > learned]
     assert after[-1]["learner_updates"] > newest
     assert after[-1]["seconds"] > summary["seconds"]
-    assert _summary(folder)["status"] == "finished"
+    assert read_summary(folder)["status"] == "finished"
 
 
 def test_resume_passes_over_a_damaged_checkpoint_and_refuses_another_configuration(tmp_path):
@@ -147,7 +138,7 @@ def test_resume_passes_over_a_damaged_checkpoint_and_refuses_another_configurati
     resumed = bmg(*run, "total_frames=90000", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert f"{versions[-1]} is damaged" in resumed.stderr
-    assert _summary(folder)["frames"] >= 90_000
+    assert read_summary(folder)["frames"] >= 90_000
 
 
 def test_all_checkpoints_damaged_is_a_failure_that_says_so(tmp_path):
@@ -188,7 +179,7 @@ def _failure(folder, game, *overrides):
     line = result.stderr.strip().splitlines()[-1]
     for part in (f"{game}-v0", "update ", "actor ", str(folder)):
         assert part in line
-    assert _summary(folder)["status"] == "failed"
+    assert read_summary(folder)["status"] == "failed"
     return line
 
 
@@ -206,7 +197,7 @@ def test_an_environment_that_raises_at_once_ends_the_run(tmp_path, runtime):
     patience = "actors.max_failures=2"
     line = _failure(folder, "Raising", long_unrolls, patience, f"actors.runtime={runtime}")
     assert "joystick is broken" in line
-    assert "joystick" in _summary(folder)["reason"]
+    assert "joystick" in read_summary(folder)["reason"]
 
 
 def test_killed_at_any_moment_it_resumes(tmp_path):
@@ -215,18 +206,18 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
     process = start(
         *CATCH, "total_frames=100000000", "checkpoint.every_seconds=1", "--run-dir", folder
     )
-    wait_for(lambda: len(_metrics(folder)) >= 4, what="four lines of metrics")
+    wait_for(lambda: len(read_metrics(folder)) >= 4, what="four lines of metrics")
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
     # Nobody tells them: Ray's agents look after their parent now and then.
     _, alive = psutil.wait_procs(children, timeout=120)
     assert not alive
-    assert _summary(folder)["status"] == "running"
-    total = _metrics(folder)[-1]["frames"] + 20_000
+    assert read_summary(folder)["status"] == "running"
+    total = read_metrics(folder)[-1]["frames"] + 20_000
     resumed = bmg(*CATCH, f"total_frames={total}", "--run-dir", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    frames = [line["frames"] for line in _metrics(folder)]
+    frames = [line["frames"] for line in read_metrics(folder)]
     assert frames == sorted(set(frames))
 
 
@@ -241,10 +232,10 @@ def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_r
     undisturbed = bmg(*run, "--run-dir", whole)
     assert undisturbed.returncode == 0, undisturbed.stderr
     process = start(*run, "--run-dir", folder)
-    wait_for(lambda: len(_metrics(folder)) >= 5, what="five lines of metrics")
+    wait_for(lambda: len(read_metrics(folder)) >= 5, what="five lines of metrics")
     process.kill()
     process.communicate()
-    assert _summary(folder)["frames"] < 60_000, "killed too late to interrupt anything"
+    assert read_summary(folder)["frames"] < 60_000, "killed too late to interrupt anything"
     resumed = bmg(*run, "--run-dir", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     (state, progress), (expected, expected_progress) = map(last_checkpoint, (folder, whole))

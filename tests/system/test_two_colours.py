@@ -1,6 +1,5 @@
 """`bmg train two_colours/...` as a user runs it: all seeds in one program, killed and resumed."""
 
-import json
 import shutil
 import signal
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.system.checkpoints import equal, last_checkpoint
-from tests.system.command import bmg, on_terminal, start, wait_for
+from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
 
 FRAMES = 40_000
 SMALL = (
@@ -19,10 +18,6 @@ SMALL = (
     "logging.every_seconds=0.2",
     "logging.tensorboard=false",
 )
-
-
-def _summary(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +31,7 @@ def whole(tmp_path_factory):
 
 
 def test_the_run_folder(whole):
-    summary = _summary(whole)
+    summary = read_summary(whole)
     assert summary["status"] == "finished"
     assert FRAMES <= summary["frames"] < FRAMES + 1000
     assert summary["seeds"] == 3
@@ -44,7 +39,7 @@ def test_the_run_folder(whole):
     np.testing.assert_array_equal(curves["seeds"], [0, 1, 2])
     assert curves["frames"][-1] == summary["frames"]
     assert curves["reward"].shape == curves["meta/entropy_cost"].shape == (3, len(curves["frames"]))
-    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(whole)
     for key in ("frames", "frames_per_second", "reward_per_step", "meta/entropy_cost", "meta/loss"):
         assert all(line[key] is not None for line in lines)
     steps = np.diff([0, *curves["frames"]])
@@ -57,16 +52,11 @@ def test_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(tmp_path
     folder = tmp_path / "run"
     command = (*SMALL, f"total_frames={FRAMES}", "checkpoint.every_seconds=0.5")
     process = start(*command, "--run-dir", folder)
-    metrics = folder / "metrics.jsonl"
-
-    def learning():
-        return metrics.exists() and len(metrics.read_text().splitlines()) >= 6
-
-    wait_for(learning, what="six lines of metrics")
+    wait_for(lambda: len(read_metrics(folder)) >= 6, what="six lines of metrics")
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-9 if how == signal.SIGKILL else 143)
-    interrupted = _summary(folder)
+    interrupted = read_summary(folder)
     assert interrupted["frames"] < FRAMES, "the signal came too late to interrupt anything"
     assert interrupted["status"] == ("running" if how == signal.SIGKILL else "interrupted")
     resumed = bmg(*command, "--run-dir", folder, "--resume")
