@@ -8,6 +8,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import jax
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -18,3 +19,21 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+class _OneRayAtATime(LoadFileScheduling):
+    """Deals whole files to the workers, and all that starts Ray to the same one.
+
+    `actors.ray_address=auto` finds whatever cluster runs on the machine, also that of a test beside
+    it. (pytest-xdist 3.8 has groups for that, which pytest 9.2 does not see.)
+    """
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        starts_ray = file.startswith("tests/system/") or file == "tests/actors/test_pool.py"
+        return "ray" if starts_ray else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """What pytest-xdist asks for with each `--dist`."""
+    return _OneRayAtATime(config, log)
