@@ -16,6 +16,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a w
 import ray
 import ray.util.metrics
 from ray import exceptions as exceptions  # for the pool, which must not import ray before this
+from ray._private.services import get_ray_address_from_environment
+
+from actors.ray_address import ask_head
 
 _STORE_BYTES_MIN = 256 * 2**20
 
@@ -65,8 +68,8 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            ray.init(address=_answering(address), **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
     _ProcessGroups.starting = True
@@ -80,6 +83,24 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
         )
     finally:
         _ProcessGroups.starting = False
+
+
+def _answering(address: str) -> str:
+    """The address behind "auto", once a head node has answered there.
+
+    Ray remembers the last cluster that was started here, also when it was killed, and would try
+    for minutes to join it.
+
+    Raises:
+        OSError: there is none, or nothing answers.
+    """
+    if address == "auto":
+        address = get_ray_address_from_environment("auto", None)
+    try:
+        ask_head(address)
+    except OSError as error:
+        raise OSError(f"no Ray cluster answers at {address} ({error})") from error
+    return address
 
 
 def disconnect() -> None:

@@ -4,13 +4,13 @@ import difflib
 import importlib.util
 import json
 import os
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from actors.environments import atari_games
 from actors.environments.vector import EnvironmentSpec
+from actors.ray_address import ask_head
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
@@ -23,11 +23,6 @@ _ATARI_ONLY = (
     "life_loss_discount",
 )
 _ON_DEVICE_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
-_PROBE_SECONDS = 5.0
-# Ray's head node speaks gRPC, so it answers the HTTP/2 preface with a SETTINGS frame. Asking first
-# takes milliseconds; Ray itself would try for minutes and then end the process.
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_HTTP2_SETTINGS = bytes([4])
 
 
 class RunFailed(Exception):
@@ -326,15 +321,11 @@ def _nearest_game(game: str) -> str:
 def _check_ray_address(address: str | None) -> None:
     if address is None or address == "auto":
         return  # "auto" is looked up when Ray is joined, still before the run folder is made
-    host, colon, port = address.rpartition(":")
-    if "://" in address or not colon or not port.isdigit():
-        raise ConfigError(f"actors.ray_address={address}: must be auto or host:port")
     try:
-        with socket.create_connection((host, int(port)), _PROBE_SECONDS) as connection:
-            connection.sendall(_HTTP2_GREETING)
-            if connection.recv(9)[3:4] != _HTTP2_SETTINGS:
-                raise OSError("what answers is no Ray head node")
-    except (OSError, OverflowError) as error:
+        ask_head(address)
+    except ValueError:
+        raise ConfigError(f"actors.ray_address={address}: must be auto or host:port") from None
+    except OSError as error:
         raise ConfigError(
             f"actors.ray_address={address}: no Ray cluster answers there ({error}); start one with "
             "`ray start --head`, or leave the key out to use this machine"

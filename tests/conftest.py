@@ -24,8 +24,8 @@ def x64():
 class _OneRayAtATime(LoadFileScheduling):
     """Deals whole files to the workers, and all that starts Ray to the same one.
 
-    `actors.ray_address=auto` finds whatever cluster runs on the machine, also that of a test beside
-    it. (pytest-xdist 3.8 has groups for that, which pytest 9.2 does not see.)
+    Ray's processes are looked for on the whole machine, also by tests that count those left behind.
+    (pytest-xdist 3.8 has groups for that, which pytest 9.2 does not see.)
     """
 
     def _split_scope(self, nodeid):

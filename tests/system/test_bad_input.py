@@ -2,7 +2,6 @@
 
 import socket
 
-import psutil
 import pytest
 
 from tests.system.command import bmg
@@ -74,14 +73,12 @@ def test_an_address_where_something_else_answers(tmp_path):
     _refused(result, folder, address, "ray start --head")
 
 
-@pytest.mark.skipif(
-    any(process.name() == "gcs_server" for process in psutil.process_iter()),
-    reason="another Ray cluster runs on this machine, and `auto` would rightly join it",
-)
-def test_no_cluster_to_join(tmp_path):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_where_ray_remembers_one(tmp_path, monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
     folder = tmp_path / "run"
     result = bmg("train", "catch/impala", "actors.ray_address=auto", "--run-dir", folder)
-    _refused(result, folder, "actors.ray_address=auto", "ray start --head")
+    _refused(result, folder, "actors.ray_address=auto", address, "ray start --head")
 
 
 def test_files_and_folders(tmp_path):
