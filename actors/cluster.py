@@ -108,6 +108,11 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def largest_node_cpus() -> float:
+    """CPUs of the node that has most."""
+    return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+
+
 def gpus() -> float:
     """GPUs of the whole cluster, free or not."""
     return ray.cluster_resources().get("GPU", 0.0)

@@ -8,7 +8,7 @@ import numpy as np
 from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentSpec
 from actors.seeding import environment_seeds, policy_key
-from actors.server import make_act
+from actors.server import make_act, make_value
 from agents.networks import Params
 from agents.trajectory import Episode
 
@@ -21,6 +21,8 @@ class Recording(NamedTuple):
     observations: list[np.ndarray]  # of Catch, [50], without the first; else none
     noops: int  # that began the episode (Atari)
     episode: Episode
+    scores: list[float]  # after each action
+    values: list[float]  # that the agent expected before it
 
 
 def play_episodes(
@@ -77,12 +79,14 @@ def record_episode(
     """Plays one episode and keeps its actions."""
     environment = make_environment(spec, 1, 1)
     act = make_act(network, policy, environment)
+    value_of = make_value(network, environment)
     key = policy_key(seed, 1)
     seeds = environment_seeds(seed, 1, 1)
     observation = environment.reset(seeds)
     noops = int(getattr(environment, "first_frame", np.zeros(1))[0])
-    actions, observations, score, t = [], [], 0.0, 0
+    actions, observations, scores, values, score, t = [], [], [], [], 0.0, 0
     while True:
+        values.append(float(value_of(params, observation)[0]))
         action, _ = act(params, key, t, observation)
         step = environment.step(np.asarray(action))
         observation, t = step.observation, t + 1
@@ -90,10 +94,12 @@ def record_episode(
         if spec.suite == "catch":  # whose board is its film; stacks of a long game fill memory
             observations.append(observation[0].copy())
         score += float(step.reward[0])
+        scores.append(score)
         if step.ended[0]:
             environment.close()
             episode = Episode(score, int(step.frames[0]))
-            return Recording(int(seeds[0]), actions, observations, noops, episode)
+            start = int(seeds[0]), actions, observations, noops
+            return Recording(*start, episode, scores, values)
 
 
 def film(spec: EnvironmentSpec, recording: Recording) -> Iterator[np.ndarray]:

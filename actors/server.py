@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentSpec, Resumable, VectorEnvironment
 from actors.seeding import environment_seeds, policy_key
-from agents.networks import Params, make_network
+from agents.networks import Network, Params, make_network
 from agents.policies import POLICIES
 from agents.trajectory import Episode, Trajectory, Unroll
 
@@ -165,6 +165,33 @@ class _FrameBuffer:
             self.array[row] = observation
 
 
+def make_value(
+    network_name: str, environment: VectorEnvironment
+) -> Callable[[Params, np.ndarray], jax.Array]:
+    """The jitted value estimates [B] of an environment's observations, as `make_act` the policy."""
+    network = _network(network_name, environment)
+
+    @jax.jit
+    def value(params, observation):
+        return network.apply(params, _as_seen(environment, observation)).value
+
+    return value
+
+
+def _network(name: str, environment: VectorEnvironment) -> Network:
+    return make_network(
+        name,
+        environment.num_actions,
+        environment.observation_shape,
+        environment.observation_dtype,
+    )
+
+
+def _as_seen(environment: VectorEnvironment, observation: Any) -> Any:
+    """The environment's [B, S, H, W] as the network's [B, H, W, S]."""
+    return observation.transpose(0, 2, 3, 1) if environment.frame_stack else observation
+
+
 def make_act(network_name: str, policy: str, environment: VectorEnvironment) -> Act:
     """The jitted policy of an environment's observations.
 
@@ -177,20 +204,12 @@ def make_act(network_name: str, policy: str, environment: VectorEnvironment) -> 
         A function of parameters, a key, the number of the step, which is folded into the key, and
         observations as the environment gives them; it returns actions [B] and logits [B, A].
     """
-    network = make_network(
-        network_name,
-        environment.num_actions,
-        environment.observation_shape,
-        environment.observation_dtype,
-    )
+    network = _network(network_name, environment)
     choose = POLICIES[policy]
-    stacked = bool(environment.frame_stack)
 
     @jax.jit
     def act(params, key, step, observation):
-        if stacked:  # the environment's [B, S, H, W] to the network's [B, H, W, S]
-            observation = observation.transpose(0, 2, 3, 1)
-        logits = network.apply(params, observation).logits
+        logits = network.apply(params, _as_seen(environment, observation)).logits
         return choose(jax.random.fold_in(key, step), logits), logits
 
     return act

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from configs.schema import Config
 
@@ -17,13 +18,23 @@ class ConfigError(Exception):
     """A configuration cannot be used; one line names the key, the value and what is allowed."""
 
 
+class ConfigErrors(ConfigError):
+    """A sweep cannot be used; a line for each of its faults."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+
+
+SWEEPS = "sweeps"  # the folder under configs/ of what `bmg sweep` takes
+
+
 def named_configs() -> list[str]:
     """Names that `load` takes, as `atari/quickstart`."""
     root = importlib.resources.files("configs")
     return sorted(
         f"{folder.name}/{file.name.removesuffix('.yaml')}"
         for folder in root.iterdir()
-        if folder.is_dir()
+        if folder.is_dir() and folder.name != SWEEPS
         for file in folder.iterdir()
         if file.name.endswith(".yaml")
     )
@@ -39,22 +50,61 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file, a key or a value cannot be used.
     """
+    config, faults = load_partly(source, overrides)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ConfigError(faults[0] + more)
+    return config
+
+
+def load_partly(source: str, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+    """As `load`, but what is wrong with single keys is returned, and those have their defaults.
+
+    Raises:
+        ConfigError: the file cannot be used, or an override is no KEY=VALUE.
+    """
     content = _read(source)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{override!r} is no KEY=VALUE, like env.game=breakout")
-        try:
-            value = _parse(text) if text else None
-        except (yaml.YAMLError, ValueError):  # ValueError: 2024-13-45 looks like a date
-            value = text
-        _assign(content, key, value)
+        _assign(content, *parse_override(override))
+    faults: list[str] = []
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        for fault in error.errors(include_url=False):
+            faults.append(_explain(fault))
+            _forget(content, fault["loc"])
+        config = Config.model_validate(content)
     config = _settle_plain(config, {override.partition("=")[0] for override in overrides})
-    return config if "name" in content else config.model_copy(update={"name": _name(source)})
+    if "name" not in content:
+        config = config.model_copy(update={"name": name_of(source)})
+    return config, faults
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """The key and the value of KEY=VALUE.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is no KEY=VALUE, like env.game=breakout")
+    try:
+        return key, _parse(text) if text else None
+    except (yaml.YAMLError, ValueError):  # ValueError: 2024-13-45 looks like a date
+        return key, text
+
+
+def _forget(content: dict[str, Any], path: Sequence[str | int]) -> None:
+    """Takes out the value that pydantic complains about, or the one of which it is a part."""
+    node: Any = content
+    for name in path[:-1]:
+        child: Any = cast(dict[Any, Any], node).get(name)
+        if not isinstance(child, dict):
+            node.pop(name, None)
+            return
+        node = cast(dict[str, Any], child)
+    node.pop(path[-1], None)
 
 
 # What makes the bootstrapped meta-gradient a plain one, which STACX's is.
@@ -98,8 +148,8 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _name(source: str) -> str:
-    """A run's name from its configuration's: `atari/quickstart` becomes `atari-quickstart`."""
+def name_of(source: str) -> str:
+    """A name from a configuration's: `atari/quickstart` becomes `atari-quickstart`."""
     stem = Path(source).stem if source.endswith((".yaml", ".yml")) else source
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
 
@@ -116,9 +166,26 @@ def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise ConfigError(f"cannot read configuration {source}: {reason}") from None
     else:
+        if source.split("/")[0] == SWEEPS:
+            raise ConfigError(f"{source} is a sweep; `bmg sweep {source}` runs it")
         names = named_configs()
         hint = _nearest(source, names) or f"there are {', '.join(names)}"
         raise ConfigError(f"no configuration named {source!r}; {hint}, or give a .yaml file")
+    keys = read_yaml(source, text)
+    base = keys.pop("base", None)
+    if base is None:
+        return keys
+    if not isinstance(base, str) or base in seen:
+        raise ConfigError(f"base={base} in {source}: must name another configuration")
+    return _merge(_read(base, seen), keys)
+
+
+def read_yaml(source: str, text: str) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
     try:
         content = _parse(text)
     except (yaml.YAMLError, ValueError) as error:
@@ -130,13 +197,7 @@ def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold keys and values, not a {type(content).__name__}")
-    keys = {str(key): value for key, value in cast(dict[Any, Any], content).items()}
-    base = keys.pop("base", None)
-    if base is None:
-        return keys
-    if not isinstance(base, str) or base in seen:
-        raise ConfigError(f"base={base} in {source}: must name another configuration")
-    return _merge(_read(base, seen), keys)
+    return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -209,13 +270,12 @@ def _all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     return keys
 
 
-def _explain(error: ValidationError) -> str:
-    """The first fault in one line, and how many more there are."""
-    first, *others = error.errors(include_url=False)
-    path = list(first["loc"])
+def _explain(fault: ErrorDetails) -> str:
+    """A fault in one line."""
+    path = list(fault["loc"])
     key = ".".join(str(part) for part in path)
-    value = first["input"]
-    if first["type"] == "extra_forbidden":
+    value = fault["input"]
+    if fault["type"] == "extra_forbidden":
         siblings = list(_group(path).model_fields)
         prefix = key[: -len(str(path[-1]))]
         nearest = _nearest(str(path[-1]), siblings)
@@ -224,15 +284,14 @@ def _explain(error: ValidationError) -> str:
         elif prefix:
             nearest = nearest.replace("'", f"'{prefix}", 1)
         message = f"unknown key {key}; " + (nearest or f"allowed here: {', '.join(siblings)}")
-    elif first["type"] == "literal_error":
-        allowed = first.get("ctx", {}).get("expected", "")
+    elif fault["type"] == "literal_error":
+        allowed = fault.get("ctx", {}).get("expected", "")
         options = allowed.replace("'", "").replace(" or ", ", ").split(", ")
         hint = _nearest(str(value), options)
         message = f"{key}={value}: must be one of {', '.join(options)}" + (
             f"; {hint}" if hint else ""
         )
     else:
-        reason = first["msg"][0].lower() + first["msg"][1:]
+        reason = fault["msg"][0].lower() + fault["msg"][1:]
         message = f"{key}={value}: {reason}"
-    more = f" (and {len(others)} more)" if others else ""
-    return " ".join(message.split()) + more
+    return " ".join(message.split())

@@ -280,6 +280,20 @@ class CheckpointConfig(_Group):
     """The newest so many stay."""
 
 
+class EvaluationConfig(_Group):
+    """`evaluation`: separate games with fixed parameters, which `bmg evaluate` plays."""
+
+    every_frames: int = Field(default=0, ge=0)
+    """Training keeps its parameters at multiples of this (`bmg evaluate --snapshots`); 0: not."""
+    episodes: int = Field(default=30, ge=1)
+    """Games that each snapshot plays."""
+    protocol: Literal["training", "noops", "sticky"] = "training"
+    """training: as env says; noops: up to 30 no-ops, no sticky actions; sticky: sticky actions of
+    0.25, no no-ops. The two are Atari's."""
+    max_episode_frames: int | None = Field(default=None, ge=1)
+    """None: env.max_episode_frames."""
+
+
 class LoggingConfig(_Group):
     """`logging`: what is written while training."""
 
@@ -319,6 +333,8 @@ class Config(_Group):
     actors: ActorsConfig = ActorsConfig()
     """See below."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """See below."""
+    evaluation: EvaluationConfig = EvaluationConfig()
     """See below."""
     logging: LoggingConfig = LoggingConfig()
     """See below."""

@@ -6,13 +6,15 @@ import json
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from agents.networks import Params
 from learner.loop import Progress
 
 # What a checkpoint holds: a named tuple of pytrees of arrays, fields that are None left out.
@@ -25,6 +27,17 @@ _EXPERIENCE = "experience.npz"
 
 class CheckpointError(Exception):
     """No checkpoint can be used; the message says which were tried and why they failed."""
+
+
+class Snapshot(NamedTuple):
+    """What is needed to play as the agent did at some moment of its training."""
+
+    params: Params
+
+
+def open_snapshots(run_folder: Path) -> "Checkpoints":
+    """Those of a run, at fixed frame counts; all are kept."""
+    return Checkpoints(run_folder / "snapshots", sys.maxsize)
 
 
 class Checkpoints:
@@ -96,6 +109,17 @@ class Checkpoints:
             _log.warning("checkpoint %s is damaged (%s); trying the one before it", path, damage)
         reason = "; ".join(problems) or f"{self._folder} holds none"
         raise CheckpointError(f"no usable checkpoint: {reason}")
+
+    def load(self, version: int, like: State) -> tuple[State, Progress]:
+        """One of `versions`.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        path = self._folder / str(version)
+        if damage := _damage(path):
+            raise CheckpointError(f"{path} cannot be used: {damage}")
+        return self._load(path, like)
 
     def experience(self, progress: Progress) -> dict[str, np.ndarray] | None:
         """What was saved beside the state that `restore` gave; None if nothing was."""

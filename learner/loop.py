@@ -71,6 +71,7 @@ class LoopSettings(NamedTuple):
     total_frames: int
     log_every_seconds: float
     checkpoint_every_seconds: float
+    snapshot_every_frames: int = 0  # 0: no snapshots
 
 
 class Composition(NamedTuple):
@@ -279,6 +280,7 @@ def run(
     stop: Callable[[], bool],
     on_metrics: Callable[[dict], None],
     on_checkpoint: Callable[[LearnerState, Progress, dict[str, np.ndarray] | None], None],
+    on_snapshot: Callable[[LearnerState, Progress], None] = lambda state, progress: None,
 ) -> LearnerState:
     """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
 
@@ -298,6 +300,8 @@ def run(
         on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
         on_checkpoint: gets the state and what `save_experience` gave for it, each
             `checkpoint_every_seconds`; not at the end.
+        on_snapshot: gets the state after the update that reaches a multiple of
+            `snapshot_every_frames`.
 
     Raises:
         SourceFailed: by the source.
@@ -344,6 +348,7 @@ def run(
         state, metrics = learner.step(state, batch.experience)
         metrics = {**metrics, **diagnosis}
         learned = batch
+        before = progress.frames
         _count(progress, window, learned, composition)
         source.publish(learner.snapshot(state.inner.params), progress.updates)
         dispatched = time.monotonic()
@@ -358,6 +363,9 @@ def run(
         progress.seconds = now - started
         if learned.due:
             report()
+        every = settings.snapshot_every_frames
+        if every and progress.frames // every > before // every:
+            on_snapshot(state, progress)
         if saving:
             on_checkpoint(state, progress, experience)
             last_checkpoint = time.monotonic()

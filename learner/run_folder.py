@@ -1,12 +1,20 @@
 """A run folder: configuration, metrics, summary, TensorBoard. Knows no algorithm."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+# Of file systems that know no locks, as some of clusters.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class RunFolder:
@@ -44,6 +52,29 @@ class RunFolder:
         self._metrics.close()
         if self._events is not None:
             self._events.close()
+
+
+class RunLocked(Exception):
+    """Another process trains into the run folder."""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a run folder, so that no two processes write into it; the system frees a dead one's.
+
+    Raises:
+        RunLocked: another process holds it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunLocked(f"another process trains into {path}") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -55,28 +55,55 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: one line that names the key, the value and what is allowed.
     """
-    _check_game(config.env)
-    _check_algorithm(config)
-    _check_learned(config)
+    for part in _CHECKS:
+        part(config)
+
+
+def all_faults(config: Config) -> list[str]:
+    """Every line that `check` could raise; a fault may cause others."""
+    faults: list[str] = []
+    for part in _CHECKS:
+        try:
+            part(config)
+        except ConfigError as error:
+            faults.append(str(error))
+    return faults
+
+
+def faults_of_game(config: Config) -> list[str]:
+    """Those of `env` alone."""
+    try:
+        _check_game(config)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def _check_wandb(config: Config) -> None:
     if config.logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
-    _check_processes(config)
+
+
+def _check_where_it_plays(config: Config) -> None:
     if runs_on_device(config):
         _check_on_device(config)
-    else:
-        _check_batch(config)
-        if config.seeds != 1:
-            raise ConfigError(
-                f"seeds={config.seeds}: several seeds in one program need env.suite=two_colours; "
-                "start a run for each seed"
-            )
-        if config.actors.runtime == "ray":
-            _check_ray_address(config.actors.ray_address)
-        elif config.actors.device != "cpu":
-            raise ConfigError(
-                f"actors.device={config.actors.device}: needs actors.runtime=ray; in_process plays "
-                "on the learner's own device"
-            )
+        return
+    _check_batch(config)
+    if config.seeds != 1:
+        raise ConfigError(
+            f"seeds={config.seeds}: several seeds in one program need env.suite=two_colours; "
+            "start a run for each seed"
+        )
+    if config.actors.runtime == "ray":
+        _check_ray_address(config.actors.ray_address)
+    elif config.actors.device != "cpu":
+        raise ConfigError(
+            f"actors.device={config.actors.device}: needs actors.runtime=ray; in_process plays "
+            "on the learner's own device"
+        )
+
+
+def _check_schedule(config: Config) -> None:
     if config.learner.learning_rate_schedule == "linear" and total_updates(config) >= 2**31:
         raise ConfigError(
             f"total_frames={config.total_frames}: learner.learning_rate_schedule=linear counts to "
@@ -115,6 +142,7 @@ def _check_on_device(config: Config) -> None:
         "replay.max_kl": 0.0,
         "meta.outer.kl_cost": 0.0,
         "hyperparameters_from": None,
+        "evaluation.every_frames": 0,
     }
     if learns(config):
         required["meta.keep_bootstrapped"] = True
@@ -284,12 +312,18 @@ def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
     return start, bound or 0.0
 
 
-def _check_game(env: EnvironmentConfig) -> None:
+def _check_game(config: Config) -> None:
+    env = config.env
     period = EnvironmentConfig.model_fields["swap_period"].default
     if env.suite != "two_colours" and env.swap_period != period:
         raise ConfigError(
             f"env.swap_period={env.swap_period}: only env.suite=two_colours knows it; leave it at "
             f"{period}"
+        )
+    if env.suite != "atari" and config.evaluation.protocol != "training":
+        raise ConfigError(
+            f"evaluation.protocol={config.evaluation.protocol}: only env.suite=atari knows it; use "
+            "training"
         )
     if env.suite == "atari":
         if env.game not in atari_games.BY_NAME:
@@ -330,6 +364,17 @@ def _check_ray_address(address: str | None) -> None:
             f"actors.ray_address={address}: no Ray cluster answers there ({error}); start one with "
             "`ray start --head`, or leave the key out to use this machine"
         ) from None
+
+
+_CHECKS = (
+    _check_game,
+    _check_algorithm,
+    _check_learned,
+    _check_wandb,
+    _check_processes,
+    _check_where_it_plays,
+    _check_schedule,
+)
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:

@@ -50,9 +50,19 @@ def _parser() -> argparse.ArgumentParser:
         "bmg evaluate runs/b --episodes 20 --video b.mp4",
     )
     evaluate.add_argument("run_dir")
-    evaluate.add_argument("--episodes", type=_positive, default=10)
+    evaluate.add_argument("--episodes", type=_positive, help="default: 10")
     evaluate.add_argument("--seed", type=_seed, default=1_000_000)
     evaluate.add_argument("--video", metavar="FILE.mp4", help="also records one episode")
+    evaluate.add_argument(
+        "--protocol",
+        choices=("training", "noops", "sticky"),
+        help="as the training, 30 no-ops, or sticky actions; default: evaluation.protocol",
+    )
+    evaluate.add_argument(
+        "--snapshots",
+        action="store_true",
+        help="plays what evaluation.every_frames has kept, a file for each",
+    )
     evaluate.add_argument(
         "--policy",
         choices=("sample", "greedy", "random"),
@@ -74,8 +84,35 @@ def _parser() -> argparse.ArgumentParser:
         "Draws learning curves and tables from run folders.",
         "bmg report runs/bmg runs/actor_critic --out figures",
     )
-    report.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
-    report.add_argument("--out", help="default: the run folder, or `report` for several")
+    report.add_argument(
+        "run_dirs", nargs="+", metavar="DIR", help="run folders, or folders of them as of a sweep"
+    )
+    report.add_argument("--out", help="default: the folder, or `report` for several")
+    report.add_argument(
+        "--mix",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="compares runs whose protocols differ in this (sticky_actions, say); may be repeated",
+    )
+
+    sweep = command(
+        "sweep",
+        "Runs a grid of trainings on a Ray cluster.",
+        "bmg sweep sweeps/smoke --results results/smoke",
+    )
+    sweep.add_argument("sweep", help="a name under configs/sweeps/ or the path of a YAML file")
+    sweep.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="of the sweep (retries, resources.cpus, variants), its grid, or all its trials",
+    )
+    sweep.add_argument("--results", metavar="DIR", help="default: results/NAME")
+    sweep.add_argument("--resume", action="store_true", help="runs what is not finished in DIR")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="lists the trials and estimates their time"
+    )
 
     command("games", "Lists the 57 Atari games with their scores.", "bmg games")
     return parser
@@ -120,16 +157,28 @@ def _dispatch(options: argparse.Namespace) -> int:
         from scripts.evaluate import evaluate
 
         return evaluate(
-            options.run_dir, options.episodes, options.seed, options.video, options.policy
+            options.run_dir,
+            options.episodes,
+            options.seed,
+            options.video,
+            options.policy,
+            options.protocol,
+            options.snapshots,
         )
     if options.command == "bench":
         from scripts.bench import bench
 
         return bench(options.config, options.overrides, options.seconds)
+    if options.command == "sweep":
+        from scripts.sweep import sweep
+
+        return sweep(
+            options.sweep, options.overrides, options.results, options.resume, options.dry_run
+        )
     if options.command == "report":
         from scripts.report import report
 
-        return report(options.run_dirs, options.out)
+        return report(options.run_dirs, options.out, options.mix)
     from scripts.games import games
 
     return games()
@@ -170,11 +219,14 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_CurrentStderr()])
     options = _parse()
     try:
-        from configs.load import ConfigError
+        from configs.load import ConfigError, ConfigErrors
         from scripts.check import RunFailed
 
         try:
             status = _dispatch(options)
+        except ConfigErrors as error:
+            print("\n".join(f"bmg: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            status = 2
         except ConfigError as error:
             print(f"bmg: {_one_line(error)}", file=sys.stderr)
             status = 2

@@ -1,21 +1,49 @@
-"""`bmg evaluate`: scores of a run's newest good checkpoint."""
+"""`bmg evaluate`: scores of a run's newest good checkpoint, or of its snapshots."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.environments.vector import EnvironmentSpec
+from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, load
 from configs.schema import Config
+from learner.run_folder import write_json
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
+from scripts.runs import metrics_of
+
+if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
+    from agents.networks import Params
+    from learner.loop import Progress
 
 _ENVIRONMENTS = 10  # side by side
 _FRAMES_PER_SECOND = {"atari": 60, "catch": 5, "gymnasium": 30}
 
 
-def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: str) -> int:
+def evaluate(
+    run_dir: str,
+    episodes: int | None,
+    seed: int,
+    video: str | None,
+    policy: str,
+    protocol: str | None,
+    snapshots: bool,
+) -> int:
     """Plays whole games with fixed parameters and writes what came of it into the run folder.
+
+    Args:
+        run_dir: a run folder.
+        episodes: None: ten, or with `snapshots` what the run's `evaluation.episodes` says.
+        seed: of environments and actions.
+        video: where to film one more episode.
+        policy: sample, greedy or random.
+        protocol: of the environment; None: the run's `evaluation.protocol`.
+        snapshots: plays each snapshot of the training instead of the newest checkpoint, but for
+            those that were played before.
 
     Raises:
         ConfigError: the folder holds no run, or no checkpoint, or the video cannot be written.
@@ -30,66 +58,147 @@ def evaluate(run_dir: str, episodes: int, seed: int, video: str | None, policy: 
             f"{run_dir}: env.suite={config.env.suite} has no episodes to play; `bmg report` shows "
             "what its agents collected"
         )
+    protocol = protocol or config.evaluation.protocol
+    evaluation = config.evaluation.model_copy(update={"protocol": protocol})
+    config = config.model_copy(update={"evaluation": evaluation})
     check(config)
     if not os.access(path, os.W_OK):
         raise ConfigError(f"{run_dir}: cannot be written, and evaluation.json goes there")
     _check_video(video)
+    if snapshots and video is not None:
+        raise ConfigError("--video films the newest checkpoint; leave out --snapshots")
 
-    from actors.environments.suites import protocol
-    from actors.evaluation import play_episodes
-    from learner.checkpoint import CheckpointError, Checkpoints
-    from learner.run_folder import write_json
+    from learner.checkpoint import CheckpointError, Checkpoints, Snapshot, open_snapshots
     from scripts import build, runtime
 
-    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
-    if not checkpoints.versions():
-        raise ConfigError(f"{run_dir} holds no checkpoint yet; train it first")
     runtime.use_compilation_cache()
     probe = build.probe_environment(config)
     learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
     config = config.model_copy(update={"learner": learner})  # of this machine, not the run's
+    game = _Game(path, config, policy, seed, probe.num_actions)
+    like = build.build_agent(config, probe).initial_state
+    if snapshots:
+        kept = open_snapshots(path)
+        if not kept.versions():
+            raise ConfigError(
+                f"{run_dir} holds no snapshots; train with evaluation.every_frames=10000000, say"
+            )
+        for version in kept.versions():
+            try:
+                snapshot, progress = kept.load(version, Snapshot(like.inner.params))
+            except CheckpointError as error:
+                raise RunFailed(str(error)) from error
+            if not game.file(progress, at=True).is_file():
+                count = episodes or config.evaluation.episodes
+                game.play(snapshot.params, progress, count, at=True)
+        return 0
+    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
+    if not checkpoints.versions():
+        raise ConfigError(f"{run_dir} holds no checkpoint yet; train it first")
     try:
-        state, progress = checkpoints.restore(build.build_agent(config, probe).initial_state)
+        state, progress = checkpoints.restore(like)
     except CheckpointError as error:
         raise RunFailed(str(error)) from error
-    spec, params = environment_spec(config.env), state.inner.params
-    played = play_episodes(
-        spec,
-        config.agent.network,
-        policy,
-        params,
-        episodes=episodes,
-        seed=seed,
-        num_envs=_ENVIRONMENTS,
-        threads=os.cpu_count() or 1,
-    )
-    scores = np.asarray([episode.score for episode in played])
-    error = float(scores.std(ddof=1) / np.sqrt(episodes)) if episodes > 1 else None
-    result: dict[str, Any] = {
-        "mean_return": float(scores.mean()),
-        "standard_error": error,
-        "episodes": episodes,
-        "policy": policy,
-        "seed": seed,
-        "frames": progress.frames,
-        "learner_updates": progress.updates,
-        **_normalised(config.env.suite, config.env.game, float(scores.mean())),
-        "protocol": {
-            **protocol(spec, config.env.reward_clip),
-            "actions": probe.num_actions,
-        },
-        "returns": scores.tolist(),
-        "lengths": [episode.frames for episode in played],
-    }
-    name = "evaluation.json" if policy == "sample" else f"evaluation-{policy}.json"
-    write_json(path / name, result)
-    spread = f" +- {error:.2f} (standard error)" if error is not None else ""
-    print(f"{config.env.game}: {scores.mean():.2f}{spread} over {episodes} episodes; {path / name}")
+    result = game.play(state.inner.params, progress, episodes or 10, at=False)
     if video is not None:
-        score = _write_video(video, spec, config.agent.network, policy, params, seed)
-        write_json(path / name, {**result, "video": {"file": video, "episode_return": score}})
+        score = _write_video(video, config, policy, state.inner.params, seed, _learned(path))
+        result["video"] = {"file": video, "episode_return": score}
+        write_json(game.file(progress, at=False), result)
         print(f"{video}: one more episode, {score:g}")
     return 0
+
+
+class _Game:
+    """Plays a run's agents, and writes what came of each beside it."""
+
+    def __init__(
+        self, path: Path, config: Config, policy: str, seed: int, num_actions: int
+    ) -> None:
+        self._path, self._config = path, config
+        self._policy, self._seed, self._num_actions = policy, seed, num_actions
+        self._spec = evaluation_spec(config)
+
+    def file(self, progress: Progress, *, at: bool) -> Path:
+        """Where an evaluation goes; that of the newest checkpoint has no frame count in its name.
+
+        So has a sampled policy by the training's protocol: `evaluation.json`.
+        """
+        protocol = self._config.evaluation.protocol
+        parts = [
+            "evaluation",
+            *([self._policy] if self._policy != "sample" else []),
+            *([protocol] if protocol != "training" else []),
+            *([f"at-{progress.frames}"] if at else []),
+        ]
+        return self._path / f"{'-'.join(parts)}.json"
+
+    def play(
+        self, params: Params, progress: Progress, episodes: int, *, at: bool
+    ) -> dict[str, Any]:
+        """Plays, prints and writes."""
+        from actors.environments.suites import protocol
+        from actors.evaluation import play_episodes
+
+        config = self._config
+        played = play_episodes(
+            self._spec,
+            config.agent.network,
+            self._policy,
+            params,
+            episodes=episodes,
+            seed=self._seed,
+            num_envs=_ENVIRONMENTS,
+            threads=os.cpu_count() or 1,
+        )
+        scores = np.asarray([episode.score for episode in played])
+        error = float(scores.std(ddof=1) / np.sqrt(episodes)) if episodes > 1 else None
+        result: dict[str, Any] = {
+            "mean_return": float(scores.mean()),
+            "standard_error": error,
+            "episodes": episodes,
+            "policy": self._policy,
+            "evaluation_protocol": config.evaluation.protocol,
+            "seed": self._seed,
+            "frames": progress.frames,
+            "snapshot": at,
+            "learner_updates": progress.updates,
+            **_normalised(config.env.suite, config.env.game, float(scores.mean())),
+            "protocol": {
+                **protocol(self._spec, config.env.reward_clip),
+                "actions": self._num_actions,
+            },
+            "returns": scores.tolist(),
+            "lengths": [episode.frames for episode in played],
+        }
+        file = self.file(progress, at=at)
+        write_json(file, result)
+        spread = f" +- {error:.2f} (standard error)" if error is not None else ""
+        print(
+            f"{config.env.game}, {progress.frames:,} frames: {scores.mean():.2f}{spread} over "
+            f"{episodes} episodes; {file}"
+        )
+        return result
+
+
+_PROTOCOLS: dict[str, dict[str, Any]] = {
+    "training": {},
+    "noops": {"noop_max": 30, "sticky_actions": 0.0},
+    "sticky": {"noop_max": 0, "sticky_actions": 0.25},
+}
+
+
+def evaluation_spec(config: Config) -> EnvironmentSpec:
+    """The environment as `evaluation.protocol` wants it."""
+    changes = dict(_PROTOCOLS[config.evaluation.protocol])
+    if config.evaluation.max_episode_frames is not None:
+        changes["max_episode_frames"] = config.evaluation.max_episode_frames
+    return environment_spec(config.env)._replace(**changes)
+
+
+def _learned(path: Path) -> dict[str, float]:
+    """The acting head's hyper-parameters at the end of a run, of those that it learns."""
+    last = (metrics_of(path) or [{}])[-1]
+    return {name: last[f"meta/{name}"] for name in HYPERPARAMETERS if f"meta/{name}" in last}
 
 
 def _on_this_machine(config: Config) -> Config:
@@ -134,28 +243,36 @@ def _check_video(video: str | None) -> None:
         raise ConfigError(f"--video {video}: cannot write to {path.absolute().parent}")
 
 
-def _write_video(video: str, spec, network: str, policy: str, params, seed: int) -> float:
+def _write_video(
+    video: str, config: Config, policy: str, params: Params, seed: int, learned: dict[str, float]
+) -> float:
     """Records one more episode; returns its score."""
     import imageio_ffmpeg
 
     from actors.environments.vector import EnvironmentRefused
     from actors.evaluation import film, record_episode
+    from scripts.panel import beside
 
-    recording = record_episode(spec, network, policy, params, seed=seed)
+    spec = evaluation_spec(config)
+    recording = record_episode(spec, config.agent.network, policy, params, seed=seed)
     writer = None
     try:
-        for picture in film(spec, recording):
+        for frame, picture in enumerate(film(spec, recording)):
+            step = min(frame // spec.frame_skip, len(recording.values) - 1)
+            facts = {
+                "frame": f"{frame + 1:,}",
+                "score": f"{recording.scores[step]:g}",
+                "value estimate": f"{recording.values[step]:.3f}",
+                **{name.replace("_", " "): f"{value:.4g}" for name, value in learned.items()},
+            }
+            shown = beside(picture, config.env.game, facts)
             if writer is None:
-                height, width, _ = picture.shape
+                height, width, _ = shown.shape
                 writer = imageio_ffmpeg.write_frames(
-                    video,
-                    (width, height),
-                    fps=_FRAMES_PER_SECOND[spec.suite],
-                    macro_block_size=2,
-                    output_params=["-vf", f"scale={2 * width}:{2 * height}:flags=neighbor"],
+                    video, (width, height), fps=_FRAMES_PER_SECOND[spec.suite], macro_block_size=2
                 )
                 writer.send(None)
-            writer.send(np.ascontiguousarray(picture))
+            writer.send(shown)
     except EnvironmentRefused as error:
         raise ConfigError(f"--video: {error}") from error
     finally:

@@ -1,105 +1,126 @@
-"""`bmg report`: figures and tables from run folders alone."""
+"""`bmg report`: figures, tables and a page from run folders alone."""
 
-import csv
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
+from scripts.comparison import Comparison, compare
+from scripts.figures import COLOURS, STYLE, label_steps, pyplot, save
+from scripts.html import Section, write_page
+from scripts.runs import Run, find_runs, planned_trials, read_run
+from scripts.tables import write_tables
 
 
-class Run(NamedTuple):
-    """What a run folder says."""
+def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
+    """Writes figures, tables and index.html.
 
-    path: Path
-    metrics: list[dict[str, Any]]
-    summary: dict[str, Any]
-    evaluations: dict[str, dict[str, Any]]  # by policy
-    setting: str  # the configuration but for its seed; runs of one setting may be averaged
+    Runs of several seeds in one program are drawn by `seed_report`; others by this file, and by
+    `game_report` where there is anything to compare.
 
-
-def read_run(path: Path) -> Run:
-    """Reads a run folder.
-
-    Raises:
-        ConfigError: it holds no metrics.
-    """
-    file = path / "metrics.jsonl"
-    if not file.is_file():
-        raise ConfigError(f"{path} holds no run (no metrics.jsonl); give run folders")
-    metrics = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
-    if not metrics:
-        raise ConfigError(f"{file} is empty: the run has logged nothing yet")
-    summary_file = path / "summary.json"
-    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else {}
-    evaluations = {}
-    for file in sorted(path.glob("evaluation*.json")):
-        evaluation = json.loads(file.read_text())
-        evaluations[evaluation["policy"]] = evaluation
-    return Run(path, metrics, summary, evaluations, _setting(path))
-
-
-def _setting(path: Path) -> str:
-    file = path / "config.yaml"
-    if not file.is_file():
-        return str(path)
-    text = file.read_text().splitlines()
-    return "\n".join(line for line in text if not line.startswith("seed:"))
-
-
-def report(run_dirs: list[str], out: str | None) -> int:
-    """Writes figures and tables: of runs of several seeds by `seed_report`, of others by this file.
+    Args:
+        run_dirs: run folders, or folders that hold some, as the results of a sweep.
+        out: where to write; None: the folder, or `report` for several.
+        mix: what protocols of runs that are compared may differ in.
 
     Raises:
         ConfigError: a folder holds no run, or the output cannot be written.
     """
-    from scripts import seed_report, seed_runs  # which import this module
+    from scripts import seed_report, seed_runs
 
-    paths = [Path(run_dir) for run_dir in run_dirs]
+    given = [Path(run_dir) for run_dir in run_dirs]
+    paths = find_runs(given)
     of_seeds = [path for path in paths if (path / seed_runs.SEEDS_FILE).is_file()]
     groups = seed_runs.pool([seed_runs.read(path) for path in of_seeds])
     runs = [read_run(path) for path in paths if path not in of_seeds]
-    folder = Path(out) if out else (paths[0] if len(paths) == 1 else Path("report"))
+    planned = [path for path in planned_trials(given) if path not in of_seeds]
+    comparisons = compare(runs, planned, mix) if runs else []
+    folder = Path(out) if out else (given[0] if len(given) == 1 else Path("report"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}") from None
-    written = []
+    written, sections = [], []
     if groups:
-        written += seed_report.report_seeds(groups, folder, "seeds_table" if runs else "table")
-    if runs:
-        written += _report_runs(runs, folder)
-    print(", ".join(str(folder / name) for name in written))
+        files = seed_report.report_seeds(groups, folder, "seeds_table" if runs else "table")
+        rows = seed_report.table_rows(groups)
+        notes = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
+        sections.append(Section("Runs of several seeds", {}, notes, [("", rows)], _stems(files)))
+        written += files
+    for index, comparison in enumerate(comparisons):
+        suffix = f"_protocol{index + 1}" if len(comparisons) > 1 else ""
+        section, files = _report_comparison(comparison, folder, suffix)
+        sections.append(section)
+        written += files
+    if len(comparisons) > 1:
+        differing = ", ".join(_differing(comparisons))
+        note = (
+            f"runs of {len(comparisons)} protocols, which differ in {differing}: each has a part "
+            "of its own (--mix NAME compares all the same)"
+        )
+        sections = [s._replace(notes=[note, *s.notes]) for s in sections]
+    for note in dict.fromkeys(note for section in sections for note in section.notes):
+        print(f"note: {note}")
+    written.append(write_page(folder, " and ".join(path.name for path in given[:3]), sections))
+    shown = [file for file in written if not file.endswith(".pdf") and not file.startswith("game_")]
+    print(", ".join(str(folder / name) for name in shown))
     return 0
 
 
-def _report_runs(runs: list[Run], folder: Path) -> list[str]:
-    """Writes curve.png, table.md and table.csv, and hyperparameters.png where some were learned."""
-    draw_curves(runs, folder / "curve.png")
-    written = ["curve.png"]
-    if draw_hyperparameters(runs, folder / "hyperparameters.png"):
-        written.append("hyperparameters.png")
-    write_tables([_row(run) for run in runs], folder, "table")
-    return [*written, "table.md", "table.csv"]
+def _report_comparison(
+    comparison: Comparison, folder: Path, suffix: str
+) -> tuple[Section, list[str]]:
+    from scripts.game_report import report_comparison
+
+    runs, figures, tables, files = comparison.runs, [], [], []
+    rows = [_row(run) for run in runs]
+    files += write_tables(rows, folder, f"table{suffix}")
+    if len({run.game for run in runs}) == 1:
+        draw_curves(runs, folder / f"curve{suffix}")
+        figures.append(f"curve{suffix}")
+        if draw_hyperparameters(runs, folder / f"hyperparameters{suffix}"):
+            figures.append(f"hyperparameters{suffix}")
+        files += [f"{stem}.{kind}" for stem in figures for kind in ("png", "pdf")]
+    if len(runs) > 1 and comparison.agents:
+        more = report_comparison(comparison, folder, suffix)
+        figures += more.figures
+        tables += more.tables
+        files += more.files
+    tables.append(("Runs", rows))
+    games = sorted({run.game for run in runs})
+    title = games[0] if len(games) == 1 else f"{len(games)} games"
+    if suffix:
+        title += f", protocol {suffix.removeprefix('_protocol')}"
+    return Section(title, comparison.protocol, comparison.notes, tables, figures), files
 
 
-def draw_curves(runs: list[Run], file: Path) -> None:
+def _stems(files: list[str]) -> list[str]:
+    return [file.removesuffix(".png") for file in files if file.endswith(".png")]
+
+
+def _differing(comparisons: list[Comparison]) -> list[str]:
+    keys = dict.fromkeys(key for c in comparisons for key in c.protocol)
+    return [key for key in keys if len({str(c.protocol.get(key)) for c in comparisons}) > 1]
+
+
+def draw_curves(runs: list[Run], stem: Path) -> None:
     """Mean return of the recent episodes against frames, with reference scores."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    _draw(axes, runs, "episode_return")
-    games = {run.summary.get("protocol", {}).get("game") for run in runs}
-    if len(games) == 1 and (random := runs[0].evaluations.get("random")):
-        axes.axhline(random["mean_return"], color="grey", linestyle="--", label="random play")
-    axes.set_ylabel("episode return (mean of the last 100)")
-    axes.set_title(", ".join(sorted(str(game) for game in games)))
-    axes.legend()
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
+        _draw(axes, runs, "episode_return")
+        random = [e for e in runs[0].evaluations if e["policy"] == "random"]
+        if random:
+            axes.axhline(
+                random[0]["mean_return"], color="grey", linestyle="--", label="random play"
+            )
+        axes.set_ylabel("episode return (mean of the last 100)")
+        axes.set_title(runs[0].game)
+        axes.legend()
+        save(figure, stem)
 
 
-def draw_hyperparameters(runs: list[Run], file: Path) -> bool:
+def draw_hyperparameters(runs: list[Run], stem: Path) -> bool:
     """Each learned hyper-parameter against frames; the acting head solid, auxiliary ones dashed.
 
     Returns:
@@ -113,48 +134,40 @@ def draw_hyperparameters(runs: list[Run], file: Path) -> bool:
     plt = pyplot()
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.6 * rows), constrained_layout=True, squeeze=False
-    )
-    for panel, name in zip(panels.flat, names, strict=False):
-        _draw(panel, runs, f"meta/{name}")
-        for head in range(1, 17):
-            _draw(panel, runs, f"meta/auxiliary_{head}/{name}", linestyle="--")
-        panel.set_title(name)
-    for panel in panels.flat[len(names) :]:
-        panel.set_visible(False)
-    panels.flat[0].legend(fontsize="x-small")
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            rows,
+            columns,
+            figsize=(2.4 * columns + 0.6, 2.2 * rows + 0.3),
+            constrained_layout=True,
+            squeeze=False,
+        )
+        for panel, name in zip(panels.flat, names, strict=False):
+            _draw(panel, runs, f"meta/{name}")
+            for head in range(1, 17):
+                _draw(panel, runs, f"meta/auxiliary_{head}/{name}", linestyle="--")
+            panel.set_title(name.replace("_", " "))
+        for panel in panels.flat[len(names) :]:
+            panel.set_visible(False)
+        handles, labels = panels.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        save(figure, stem)
     return True
 
 
-def pyplot() -> Any:
-    """`matplotlib.pyplot`, drawing into files only."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
 def _draw(axes: Any, runs: list[Run], key: str, linestyle: str = "-") -> None:
-    """A metric against frames: runs of one name share a colour and, over all of them, a mean."""
+    """A metric against frames: runs of one setting share a colour and, over all, a mean."""
     import numpy as np
-    from matplotlib.ticker import EngFormatter
+
+    from scripts.comparison import curve
 
     for index, (name, members) in enumerate(_groups(runs).items()):
-        curves = []
-        for run in members:
-            points = [(m["frames"], m[key]) for m in run.metrics if m.get(key) is not None]
-            if points:
-                curves.append((run, *np.asarray(points, float).T))
-        style = {"color": f"C{index}", "linestyle": linestyle}
+        curves = [(run, *curve(run, key)) for run in members]
+        curves = [item for item in curves if len(item[1])]
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": linestyle}
         thin = {"alpha": 0.3, "linewidth": 0.8} if len(curves) > 1 else {}
         for run, frames, values in curves:
-            seed = run.summary.get("seed", "?")
-            label = None if thin else f"{name}, seed {seed}"
+            label = None if thin else f"{name}, seed {run.seed}"
             axes.plot(frames, values, label=label if linestyle == "-" else None, **style, **thin)
         if thin:  # the mean goes as far as all of them do
             start, end = max(c[1][0] for c in curves), min(c[1][-1] for c in curves)
@@ -162,21 +175,18 @@ def _draw(axes: Any, runs: list[Run], key: str, linestyle: str = "-") -> None:
             mean = np.mean([np.interp(grid, frames, values) for _, frames, values in curves], 0)
             label = f"{name}, mean of {len(curves)} seeds"
             axes.plot(grid, mean, label=label if linestyle == "-" else None, **style)
-    axes.xaxis.set_major_formatter(EngFormatter())
-    axes.set_xlabel("environment frames")
-    axes.grid(alpha=0.3)
+    label_steps(axes, "environment frames")
 
 
 def _groups(runs: list[Run]) -> dict[str, list[Run]]:
     """Runs that differ in nothing but their seeds, under a label that no others have."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.setting, []).append(run)
+        groups.setdefault(run.setting(with_game=True), []).append(run)
     labelled: dict[str, list[Run]] = {}
     for members in groups.values():
         first = members[0]
-        name = str(first.summary.get("name", first.path.name))
-        label = name if name not in labelled else f"{name} ({first.path.name})"
+        label = first.name if first.name not in labelled else f"{first.name} ({first.path.name})"
         labelled[label] = members
     return labelled
 
@@ -185,37 +195,24 @@ def _row(run: Run) -> dict[str, Any]:
     last = run.metrics[-1]
     row = {
         "run": run.path.name,
-        "game": run.summary.get("protocol", {}).get("game"),
-        "seed": run.summary.get("seed"),
+        "game": run.game,
+        "seed": run.seed,
         "status": run.summary.get("status"),
         "frames": last["frames"],
         "hours": round(last["seconds"] / 3600, 2),
         "training return": _rounded(last["episode_return"]),
     }
+    newest = [e for e in run.evaluations if not e.get("snapshot")]
     for policy in ("sample", "random"):
-        evaluation = run.evaluations.get(policy)
         text = None
-        if evaluation:
-            text = f"{evaluation['mean_return']:.2f}"
-            if evaluation["standard_error"] is not None:
-                text += f" +- {evaluation['standard_error']:.2f}"
+        for evaluation in newest:
+            if evaluation["policy"] == policy:
+                text = f"{evaluation['mean_return']:.2f}"
+                if evaluation["standard_error"] is not None:
+                    text += f" +- {evaluation['standard_error']:.2f}"
         row["evaluation" if policy == "sample" else "random play"] = text
     return row
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
-
-
-def write_tables(rows: list[dict[str, Any]], folder: Path, name: str) -> None:
-    """Writes the same rows as Markdown and as CSV; an empty cell is a dash in Markdown."""
-    columns = list(rows[0])
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    for row in rows:
-        cells = ["-" if row[name] is None else str(row[name]) for name in columns]
-        lines.append(f"| {' | '.join(cells)} |")
-    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
-    with (folder / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.report import pyplot, write_tables
+from scripts.figures import (
+    LINE_OF_TEXT,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    label_steps,
+    line_style,
+    pyplot,
+    save,
+)
 from scripts.seed_runs import Group
 from scripts.seed_statistics import (
     Interval,
@@ -24,15 +33,8 @@ from scripts.seed_statistics import (
     within_a_period,
 )
 from scripts.seed_table import inner_and_bootstrap_steps, table_rows, totals
+from scripts.tables import write_tables
 
-# Okabe and Ito's colours without yellow, which is too pale for lines on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
-_LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 1, 2, 1, 2)))
-_MARKERS = "osD^vP*X"
-_STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3}
-_FILES = {"pdf.fonttype": 42, "savefig.dpi": 200}  # 42: text of a PDF stays text
-_WIDTH = 7.0  # inches: a page's text
-_LINE_OF_TEXT = 0.165  # inches, of 8 points
 _POINTS_DRAWN = 1_000
 _MILLION = 1e6
 
@@ -61,9 +63,9 @@ def report_seeds(groups: list[Group], folder: Path, table: str) -> list[str]:
         if group.status != "finished":
             print(f"{group.label}: {group.status}")
     groups = sorted(groups, key=lambda group: -float(totals(group, int(group.frames[-1])).mean()))
-    styles = {group.label: _line_style(index) for index, group in enumerate(groups)}
+    styles = {group.label: line_style(index) for index, group in enumerate(groups)}
     stems = []
-    with pyplot().rc_context(_STYLE | _FILES):
+    with pyplot().rc_context(STYLE):
         draw_cumulative(groups, styles, folder / "cumulative_reward")
         stems.append("cumulative_reward")
         periods = sorted({group.period for group in groups if group.period})
@@ -80,12 +82,6 @@ def report_seeds(groups: list[Group], folder: Path, table: str) -> list[str]:
     return [*endings, f"{table}.md", f"{table}.csv"]
 
 
-def _line_style(index: int) -> dict[str, Any]:
-    """Each of the first 35 has a colour and dashes of its own: no figure needs its colours."""
-    lines = _LINES[(index + index // len(_COLOURS)) % len(_LINES)]
-    return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": lines, "linewidth": 1.4}
-
-
 def draw_cumulative(groups: list[Group], styles: dict[str, Any], stem: Path) -> None:
     """Reward collected so far against steps, each line with its label at its end."""
     unit, unit_name = _unit(max(float(np.abs(cumulative(g.reward)).max()) for g in groups))
@@ -99,15 +95,15 @@ def draw_cumulative(groups: list[Group], styles: dict[str, Any], stem: Path) -> 
             label += f"\n(to {group.frames[-1]:,} steps)"
         curves.append(_Curve(label, styles[group.label], group.frames[kept], interval))
     lines = sum(1.3 + curve.label.count("\n") for curve in curves)
-    figure, (axes,) = _new_figure(max(3.6, lines * _LINE_OF_TEXT + 0.8))
+    figure, (axes,) = _new_figure(max(3.6, lines * LINE_OF_TEXT + 0.8))
     for curve in curves:
         _draw(axes, curve)
-    _label_steps(axes, "environment steps")
+    label_steps(axes, "environment steps")
     axes.set_xlim(0, longest)
     axes.set_ylabel(f"cumulative reward{unit_name}")
     axes.set_title(_caption(groups), fontsize=9)
     _label_ends(axes, curves)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def draw_schedule(groups: list[Group], styles: dict[str, Any], stem: Path) -> bool:
@@ -134,7 +130,7 @@ def draw_schedule(groups: list[Group], styles: dict[str, Any], stem: Path) -> bo
         for swap in np.arange(edges[0] or period, edges[-1], period):
             panel.axvline(swap, color="0.35", linewidth=0.8, zorder=1)
     size = f"means of {bin_size(spacings, period):,.0f} steps"
-    _label_steps(axes[-1], f"environment steps ({size}; vertical lines: rewards swap)")
+    label_steps(axes[-1], f"environment steps ({size}; vertical lines: rewards swap)")
     _finish(figure, _caption(groups), stem)
     return True
 
@@ -162,7 +158,7 @@ def draw_after_swap(groups: list[Group], styles: dict[str, Any], stem: Path) -> 
     panels = _panels(groups, styles, size * np.arange(round(period / size) + 1), swaps)
     figure, axes = _draw_panels(panels)
     axes[-1].set_xlim(0, None)
-    _label_steps(axes[-1], f"environment steps since the swap (means of {size:,.0f} steps)")
+    label_steps(axes[-1], f"environment steps since the swap (means of {size:,.0f} steps)")
     _finish(figure, f"{_caption(groups)}, over all swaps after the first quarter", stem)
     return True
 
@@ -230,10 +226,10 @@ def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
             x,
             mean,
             yerr=np.nan_to_num(np.stack([mean - low, high - mean])),
-            marker=_MARKERS[index % len(_MARKERS)],
+            marker=MARKERS[index % len(MARKERS)],
             capsize=3,
             label=label,
-            **_line_style(index),
+            **line_style(index),
         )
     ticks = sorted(set(every))
     axes.set_xscale("log", base=2)
@@ -244,7 +240,7 @@ def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
     axes.set_ylabel(f"total reward{unit_name}")
     axes.set_title(f"after {end:,} steps: {_caption(groups)}", fontsize=9)
     figure.legend(loc="outside right upper", handlelength=3.5)
-    _save(figure, stem)
+    save(figure, stem)
     return True
 
 
@@ -297,7 +293,7 @@ def _caption(groups: list[Group]) -> str:
 def _new_figure(height: float, rows: int = 1) -> tuple[Any, list[Any]]:
     """A figure of a page's width, and its axes, one below the other over the same steps."""
     figure, axes = pyplot().subplots(
-        rows, 1, figsize=(_WIDTH, height), layout="constrained", sharex=True, squeeze=False
+        rows, 1, figsize=(WIDTH, height), layout="constrained", sharex=True, squeeze=False
     )
     return figure, list(axes[:, 0])
 
@@ -309,13 +305,6 @@ def _draw(axes: Any, curve: _Curve) -> None:
     axes.plot(x, mean, label=curve.label, **curve.style)
 
 
-def _label_steps(axes: Any, text: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel(text)
-
-
 def _label_ends(axes: Any, curves: list[_Curve]) -> None:
     """Writes labels right of the axes, as near to the ends of their lines as none overlaps.
 
@@ -324,7 +313,7 @@ def _label_ends(axes: Any, curves: list[_Curve]) -> None:
         curves: by their final values, largest first.
     """
     low, high = axes.get_ylim()
-    line = _LINE_OF_TEXT / (axes.figure.get_figheight() - 0.8)  # of the height of the axes
+    line = LINE_OF_TEXT / (axes.figure.get_figheight() - 0.8)  # of the height of the axes
     heights = [line * (1.3 + curve.label.count("\n")) for curve in curves]
     places, top = [], 1.0
     for curve, height in zip(curves, heights, strict=True):
@@ -346,14 +335,8 @@ def _finish(figure: Any, title: str, stem: Path) -> None:
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     columns = max(1, min(len(labels), 112 // (max(map(len, labels)) + 9)))  # 112 letters a line
     rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + _LINE_OF_TEXT * (rows + 0.5))
+    figure.set_figheight(figure.get_figheight() + LINE_OF_TEXT * (rows + 0.5))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=3.5)
     figure.axes[0].set_title(title, fontsize=9)
     figure.align_ylabels()
-    _save(figure, stem)
-
-
-def _save(figure: Any, stem: Path) -> None:
-    for kind in ("png", "pdf"):
-        figure.savefig(stem.with_name(f"{stem.name}.{kind}"))
-    pyplot().close(figure)
+    save(figure, stem)

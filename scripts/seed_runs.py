@@ -17,6 +17,7 @@ SEEDS_FILE = "seeds.npz"
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
 _NOT_OF_THE_GROUP = (
     *("seed", "seeds", "name", "total_frames", "checkpoint", "logging", "actors"),
+    "evaluation",
     *("learner.devices", "learner.gpu_memory"),
     *("learner.processes", "learner.process", "learner.coordinator"),
 )

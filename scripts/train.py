@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     "name",
     "total_frames",
     "checkpoint",
+    "evaluation",
     "logging",
     "actors.count",
     "actors.ray_address",
@@ -72,7 +73,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
         raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
     check_run_folder(path, resume=resume)
     if resume:
-        _check_same_run(config, path)
+        check_same_run(config, path)
     if runs_on_device(config):
         from scripts.train_on_device import run
 
@@ -109,7 +110,7 @@ def _new_folder(name: str) -> Path:
     return path
 
 
-def _check_same_run(config: Config, path: Path) -> None:
+def check_same_run(config: Config, path: Path) -> None:
     """Refuses to go on with a run whose learning would change."""
     earlier = config_load.load(str(path / "config.yaml"))
     old, new = (
@@ -157,12 +158,33 @@ def _lead(
     stop: StopSignals,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
-    state, progress = shared_start(*starting_point(agent.initial_state, checkpoints, path, resume))
-    with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
-        _keep_schedule(config, path)
-        _learn(config, agent, state, progress, checkpoints, record, stop)
+    with hold(path):
+        start = starting_point(agent.initial_state, checkpoints, path, resume)
+        state, progress = shared_start(*start)
+        with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
+            _keep_schedule(config, path)
+            _learn(config, agent, state, progress, checkpoints, record, stop)
         print(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
     return progress
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Holds the run folder while training.
+
+    Raises:
+        ConfigError: another process does.
+    """
+    from learner.run_folder import RunLocked, locked
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except RunLocked:
+            raise ConfigError(
+                f"--run-dir {path}: another process trains into it; wait for it, or end it first"
+            ) from None
+        yield
 
 
 def _join(config: Config) -> None:
@@ -275,13 +297,19 @@ def _learn(
     stop: StopSignals,
 ) -> None:
     """Runs the loop to its end and writes the last checkpoint and the status."""
+    from learner.checkpoint import Snapshot, open_snapshots
     from learner.loop import run as run_loop
     from learner.loop import save_experience
     from scripts import build
 
+    snapshots = open_snapshots(record.path)
+
     def on_checkpoint(state: LearnerState, progress: Progress, experience: Any) -> None:
         checkpoints.save(state, progress, experience)
         record.note("running")
+
+    def on_snapshot(state: LearnerState, progress: Progress) -> None:
+        snapshots.save(Snapshot(state.inner.params), progress)
 
     with (
         record.noting_how_it_ends(config, progress),
@@ -305,6 +333,7 @@ def _learn(
             stop=stop,
             on_metrics=record.metrics,
             on_checkpoint=on_checkpoint,
+            on_snapshot=on_snapshot,
         )
         checkpoints.save(state, progress, save_experience(source, replay))
 
@@ -314,7 +343,10 @@ def loop_settings(config: Config) -> LoopSettings:
     from learner.loop import LoopSettings
 
     return LoopSettings(
-        config.total_frames, config.logging.every_seconds, config.checkpoint.every_seconds
+        config.total_frames,
+        config.logging.every_seconds,
+        config.checkpoint.every_seconds,
+        config.evaluation.every_frames,
     )
 
 

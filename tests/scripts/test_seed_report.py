@@ -75,7 +75,7 @@ def table(folder, name="table"):
 
 
 def run_report(*paths, out):
-    return report([str(path) for path in paths], str(out))
+    return report([str(path) for path in paths], str(out), [])
 
 
 # Numbers.
@@ -400,12 +400,15 @@ def test_a_figure_for_each_swap_period(tmp_path):
     still = make_run(tmp_path / "c", noise(1, 80), env__suite="few_shot")
     run_report(still, out=tmp_path / "still")
     names = {file.name for file in (tmp_path / "still").iterdir()}
-    assert names == {"cumulative_reward.png", "cumulative_reward.pdf", "table.md", "table.csv"}
+    assert names == {
+        *("cumulative_reward.png", "cumulative_reward.pdf", "table.md", "table.csv"),
+        "index.html",
+    }
 
 
 def test_one_point_of_one_seed(tmp_path):
     run = make_run(tmp_path / "a", [[5.0]], meta={"epsilon": [[0.1]]})
-    assert report([str(run)], None) == 0
+    assert report([str(run)], None, []) == 0
     (row,) = table(run)
     assert (row["total reward"], row["95% low"], row["total reward std"]) == ("5.0", "", "")
 

@@ -1,0 +1,185 @@
+"""From a sweep file to its trials: base configuration, variants, and a grid over any keys."""
+
+import importlib.resources
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from configs.load import SWEEPS, ConfigError, ConfigErrors, name_of, parse_override, read_yaml
+
+ALL_GAMES = "atari57"  # as a value of env.game: all of them
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TrialResources(_Group):
+    """`resources`: what Ray sets aside for each trial, learner and actors together."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    """None: one for the learner and what the actors ask for, but no more than a node has."""
+    gpus: float = Field(default=0.0, ge=0)
+    """A fraction shares a GPU; set learner.gpu_memory to it as well. 0: trials run on CPUs."""
+    memory_mb: int = Field(default=0, ge=0)
+    """0: none is set aside."""
+
+
+class SweepConfig(_Group):
+    """A sweep file."""
+
+    base: str = "atari/quickstart"
+    """Configuration of all trials but those of a variant that names another."""
+    set: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Keys of all trials, dotted."""
+    variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict[str, Any])
+    """Named settings: `base` and dotted keys. Each is combined with the whole grid."""
+    grid: dict[str, list[Any]] = Field(default_factory=dict[str, list[Any]])
+    """Dotted keys and all their values."""
+    resources: TrialResources = TrialResources()
+    """Of each trial."""
+    retries: int = Field(default=1, ge=0)
+    """How often a trial that failed is started again, from its last checkpoint."""
+    ray_address: str | None = None
+    """As actors.ray_address: where trials run. None: on this machine."""
+
+
+class Trial(NamedTuple):
+    """One training of a sweep."""
+
+    name: str  # of its run folder: bmg-pong-seed0
+    variant: str
+    source: str  # what `load` takes
+    overrides: tuple[str, ...]
+
+
+class Sweep(NamedTuple):
+    """What to run."""
+
+    name: str
+    config: SweepConfig
+    trials: tuple[Trial, ...]
+
+
+def named_sweeps() -> list[str]:
+    """Names that `load_sweep` takes, as `sweeps/smoke`."""
+    folder = importlib.resources.files("configs").joinpath(SWEEPS)
+    return sorted(f"{SWEEPS}/{file.name.removesuffix('.yaml')}" for file in folder.iterdir())
+
+
+def load_sweep(source: str, overrides: Sequence[str], games: Sequence[str]) -> Sweep:
+    """Reads a sweep and lists its trials.
+
+    Args:
+        source: a name (`sweeps/smoke`) or the path of a YAML file.
+        overrides: `key=value`. A key of the sweep itself (`retries`, `resources.cpus`) is changed;
+            one of the grid keeps only that value or list; `variants=bmg` keeps only that one; any
+            other is a configuration key of all trials.
+        games: what `env.game: atari57` stands for.
+
+    Raises:
+        ConfigErrors: with all faults of the file itself; those of the trials' configurations are
+            found when they are loaded.
+    """
+    content = _read(source)
+    only, extra = None, list[str]()
+    grid: Any = content.get("grid")
+    for override in overrides:
+        key, value = parse_override(override)
+        group, _, rest = key.partition(".")
+        if key == "variants":
+            only = [str(item) for item in _as_list(value)]
+        elif isinstance(grid, dict) and key in grid:
+            grid[key] = _as_list(value)
+        elif group == "resources" and rest:
+            content["resources"] = {**(content.get("resources") or {}), rest: value}
+        elif key in ("retries", "ray_address"):
+            content[key] = value
+        else:
+            extra.append(override)
+    try:
+        config = SweepConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigErrors([_explain(source, fault) for fault in error.errors()]) from None
+    name = name_of(source.removeprefix(f"{SWEEPS}/"))
+    return Sweep(name, config, _trials(name, config, only, extra, games))
+
+
+def _trials(
+    name: str,
+    config: SweepConfig,
+    only: list[str] | None,
+    extra: list[str],
+    games: Sequence[str],
+) -> tuple[Trial, ...]:
+    variants = {key: value or {} for key, value in (config.variants or {name: {}}).items()}
+    if unknown := [key for key in only or [] if key not in variants]:
+        known = ", ".join(variants)
+        raise ConfigErrors([f"variants={key}: there are {known}" for key in unknown])
+    variants = {key: value for key, value in variants.items() if only is None or key in only}
+    grid = {
+        key: [*itertools.chain(*(games if value == ALL_GAMES else [value] for value in values))]
+        for key, values in config.grid.items()
+    }
+    trials: list[Trial] = []
+    for variant, settings in variants.items():
+        base = str(settings.get("base", config.base))
+        own = {key: value for key, value in settings.items() if key != "base"}
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            keys = {"name": variant, **config.set, **own, **point}
+            parts = [variant, *(_part(key, value) for key, value in point.items())]
+            written = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+            trials.append(Trial("-".join(parts), variant, base, (*written, *extra)))
+    names = [trial.name for trial in trials]
+    if twice := sorted({trial for trial in names if names.count(trial) > 1}):
+        raise ConfigErrors([f"trial {trial} comes twice; a value is repeated" for trial in twice])
+    if not trials:
+        raise ConfigErrors(["the sweep has no trials: a list of its grid is empty"])
+    return tuple(trials)
+
+
+def _part(key: str, value: Any) -> str:
+    """What a point of the grid adds to the name of a trial: `pong`, `seed0`."""
+    text = "".join(c if c.isalnum() or c in "._" else "_" for c in str(value))
+    return text if key == "env.game" else f"{key.rpartition('.')[2]}{text}"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else [value]
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    if source in named_sweeps():
+        text = importlib.resources.files("configs").joinpath(f"{source}.yaml").read_text()
+    elif source.endswith((".yaml", ".yml")):
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigError(f"cannot read sweep {source}: {reason}") from None
+    else:
+        names = ", ".join(named_sweeps())
+        raise ConfigError(f"no sweep named {source!r}; there are {names}, or give a .yaml file")
+    return read_yaml(source, text)
+
+
+def dump_sweep(sweep: Sweep) -> str:
+    """The sweep as YAML, its trials listed."""
+    trials = {t.name: {"base": t.source, "overrides": list(t.overrides)} for t in sweep.trials}
+    content = {"sweep": sweep.config.model_dump(mode="json"), "trials": trials}
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _explain(source: str, fault: Any) -> str:
+    key = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        known = TrialResources if key.startswith("resources.") else SweepConfig
+        return f"{source}: unknown key {key}; a sweep has {', '.join(known.model_fields)}"
+    return f"{source}: {key}={fault['input']}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

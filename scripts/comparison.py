@@ -1,0 +1,229 @@
+"""Which runs may be compared and averaged, and what a reader has to know about the others."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actors.environments.atari_games import BY_NAME, human_normalised_score
+from configs.load import ConfigError
+from scripts.runs import Run
+from scripts.scores import final_score
+
+_POINTS = 50  # of a curve
+# What the protocol says of a single game, or what does not change its scores.
+_OF_THE_GAME = ("game", "actions")
+_SHORTFALL = 0.005  # of its frames, that a finished run may lack
+
+
+class Agent(NamedTuple):
+    """Runs of one setting on some games."""
+
+    label: str
+    config: dict[str, Any]  # of one of them, flat
+    runs: dict[str, list[Run]]  # of each game, whole ones of different seeds
+
+
+class Comparison(NamedTuple):
+    """Agents whose scores came about in the same way."""
+
+    protocol: dict[str, Any]
+    agents: list[Agent]
+    games: list[str]  # that all agents have whole runs of
+    total: int  # frames of each run
+    runs: list[Run]  # all, the ones left out among them
+    notes: list[str]  # what is missing, unfinished or mixed
+
+
+def compare(
+    runs: list[Run], planned: Iterable[Path] = (), mix: Iterable[str] = ()
+) -> list[Comparison]:
+    """Parts runs by protocol, and chooses those whose scores may be averaged.
+
+    Args:
+        runs: all.
+        planned: folders of runs that a sweep should have.
+        mix: what the protocols of runs that are compared may differ in.
+
+    Raises:
+        ConfigError: a name in `mix` is none of a protocol's, or two runs are the same.
+    """
+    mix = tuple(mix)
+    known = {key for run in runs for key in run.protocol}
+    for key in mix:
+        if known and key not in known:
+            raise ConfigError(f"--mix {key}: protocols have {', '.join(sorted(known))}")
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        facts = {k: v for k, v in run.protocol.items() if k not in (*_OF_THE_GAME, *mix)}
+        parts.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
+    found = [_compare(json.loads(facts), members) for facts, members in parts.items()]
+    have = {run.path.absolute() for run in runs}
+    absent = [path.name for path in planned if path.absolute() not in have]
+    if absent:
+        note = f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"
+        found = [c._replace(notes=[note, *c.notes]) for c in found]
+    return found
+
+
+def _compare(protocol: dict[str, Any], runs: list[Run]) -> Comparison:
+    total = max(run.total_frames for run in runs)
+    settings: dict[str, list[Run]] = {}
+    for run in runs:
+        settings.setdefault(run.setting(with_game=False), []).append(run)
+    whole = [run for run in runs if _reaches(run, total)]
+    labels = _labels(list(settings.values()))
+    agents = []
+    for label, members in zip(labels, settings.values(), strict=True):
+        by_game: dict[str, list[Run]] = {}
+        for run in members:
+            if run in whole:
+                by_game.setdefault(run.game, []).append(run)
+        _refuse_twins(members)
+        if by_game:
+            agents.append(Agent(label, members[0].config, dict(sorted(by_game.items()))))
+    games = sorted(set.intersection(*(set(a.runs) for a in agents))) if agents else []
+    notes = [*_left_out(runs, total), *_missing(agents, games), *_mixed(runs)]
+    return Comparison(protocol, agents, games, total, runs, notes)
+
+
+def _reaches(run: Run, total: int) -> bool:
+    return run.finished and run.frames >= (1 - _SHORTFALL) * total
+
+
+def _refuse_twins(runs: list[Run]) -> None:
+    owner: dict[Any, Path] = {}
+    for run in runs:
+        key = run.game, run.seed
+        if run.seed is not None and key in owner:
+            raise ConfigError(
+                f"{owner[key]} and {run.path} are one setting, game and seed ({run.seed}); give one"
+            )
+        owner[key] = run.path
+
+
+def _labels(settings: list[list[Run]]) -> list[str]:
+    """Each agent's name; where several share it, with what differs."""
+    names = [members[0].name for members in settings]
+    labels = []
+    for name, members in zip(names, settings, strict=True):
+        others = [m[0].config for n, m in zip(names, settings, strict=True) if n == name]
+        own = members[0].config
+        told = [
+            f"{key.rpartition('.')[2]}={own[key]}"
+            for key in own
+            if key not in ("seed", "name", "env.game", "total_frames")
+            and len({json.dumps(other.get(key), default=str) for other in others}) > 1
+        ]
+        label = f"{name} ({', '.join(told[:3])})" if told else name
+        labels.append(label if label not in labels else f"{label} [{members[0].path.name}]")
+    return labels
+
+
+def _left_out(runs: list[Run], total: int) -> list[str]:
+    notes = []
+    unfinished = [run for run in runs if not run.finished]
+    if unfinished:
+        told = [
+            f"{run.path.name} ({run.summary.get('status', 'no summary')}, {run.frames:,} frames)"
+            for run in unfinished
+        ]
+        notes.append(f"{_count(len(told), 'unfinished run')} left out of all means: {_some(told)}")
+    short = [run for run in runs if run.finished and not _reaches(run, total)]
+    if short:
+        told = [f"{run.path.name} ({run.frames:,})" for run in short]
+        text = f"{_count(len(told), 'run')} of fewer frames than {total:,} left out of all means"
+        notes.append(f"{text}: {_some(told)}")
+    return notes
+
+
+def _missing(agents: list[Agent], games: list[str]) -> list[str]:
+    notes = []
+    every = sorted({game for agent in agents for game in agent.runs})
+    for agent in agents:
+        absent = [game for game in every if game not in agent.runs]
+        if absent:
+            notes.append(
+                f"{agent.label} has no whole run of {_some(absent)}: aggregates are over the "
+                f"{_count(len(games), 'game')} that all agents have"
+            )
+    seeds = {run.seed for agent in agents for runs in agent.runs.values() for run in runs}
+    for agent in agents:
+        lacking = []
+        for game, runs in agent.runs.items():
+            if gone := sorted(map(str, seeds - {run.seed for run in runs})):
+                lacking.append(f"{game} {', '.join(gone)}")
+        if lacking:
+            notes.append(f"{agent.label} lacks seeds: {_some(lacking)}")
+    return notes
+
+
+def _mixed(runs: list[Run]) -> list[str]:
+    notes = []
+    packages = sorted({name for run in runs for name in run.summary.get("versions", {})})
+    for package in packages:
+        found = Counter(run.summary.get("versions", {}).get(package) for run in runs)
+        if len(found) > 1:
+            told = ", ".join(f"{version} ({n} runs)" for version, n in found.items())
+            notes.append(f"mixed versions of {package}: {told}")
+    return notes
+
+
+def _some(words: list[str], most: int = 8) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def curve(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and values [N] of a metric, where it was known."""
+    points = [(m["frames"], m[key]) for m in run.metrics if m.get(key) is not None]
+    frames, values = np.asarray(points, float).reshape(-1, 2).T
+    return frames, values
+
+
+def at(run: Run, key: str, grid: np.ndarray) -> np.ndarray:
+    """A metric at frame counts [F]; NaN before it is first known."""
+    frames, values = curve(run, key)
+    if not len(frames):
+        return np.full(len(grid), np.nan)
+    return np.interp(grid, frames, values, left=np.nan)
+
+
+def frame_grid(comparison: Comparison) -> np.ndarray:
+    """Frame counts [F] of all curves."""
+    return np.linspace(comparison.total / _POINTS, comparison.total, _POINTS)
+
+
+def final_return(run: Run, total: int) -> float:
+    """The mean raw training return of the last twentieth of the run."""
+    return final_score(*curve(run, "episode_return"), total)
+
+
+def normalised(game: str, score: float) -> float:
+    """Human-normalised, of the 57 games; else as it is."""
+    return human_normalised_score(game, score) if game in BY_NAME else score
+
+
+def final_scores(agent: Agent, games: list[str], total: int) -> list[np.ndarray]:
+    """Normalised final scores [S] of each game, of runs that have one."""
+    found = []
+    for game in games:
+        scores = np.array([normalised(game, final_return(r, total)) for r in agent.runs[game]])
+        found.append(scores[np.isfinite(scores)])
+    return found
+
+
+def scores_over_time(agent: Agent, games: list[str], grid: np.ndarray) -> list[np.ndarray]:
+    """Normalised training returns [S, F] of each game; 0 (random play) before an episode ended."""
+    found = []
+    for game in games:
+        returns = np.stack([at(run, "episode_return", grid) for run in agent.runs[game]])
+        found.append(np.nan_to_num(np.vectorize(normalised)(game, returns), nan=0.0))
+    return found

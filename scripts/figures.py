@@ -1,0 +1,48 @@
+"""The look that all figures share: readable in print, in grey and by colour-blind eyes."""
+
+from pathlib import Path
+from typing import Any
+
+# Okabe and Ito's colours without yellow, which is too pale for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 1, 2, 1, 2)))
+MARKERS = "osD^vP*X"
+STYLE = {
+    **{"font.size": 9, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3},
+    **{"pdf.fonttype": 42, "savefig.dpi": 200},  # 42: text of a PDF stays text
+}
+WIDTH = 7.0  # inches: a page's text
+LINE_OF_TEXT = 0.165  # inches, of 8 points
+
+
+def pyplot() -> Any:
+    """`matplotlib.pyplot`, drawing into files only."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Each of the first 35 has a colour and dashes of its own: no figure needs its colours."""
+    lines = LINES[(index + index // len(COLOURS)) % len(LINES)]
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": lines, "linewidth": 1.4}
+
+
+def label_steps(axes: Any, text: str) -> None:
+    """Environment steps or frames: 10M."""
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel(text)
+
+
+def save(figure: Any, stem: Path) -> list[str]:
+    """Writes PNG and PDF, frees the figure, and returns the files' names."""
+    names = [f"{stem.name}.{kind}" for kind in ("png", "pdf")]
+    for name in names:
+        figure.savefig(stem.with_name(name))
+    pyplot().close(figure)
+    return names

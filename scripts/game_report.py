@@ -1,0 +1,500 @@
+"""Figures and tables of runs on many games: section 5.2 of Flennerhag et al. 2021."""
+
+import csv
+import importlib.resources
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actors.environments.atari_games import BY_NAME
+from agents.hyperparameters import HYPERPARAMETERS
+from scripts import scores
+from scripts.comparison import (
+    Agent,
+    Comparison,
+    at,
+    final_return,
+    final_scores,
+    frame_grid,
+    normalised,
+    scores_over_time,
+)
+from scripts.figures import STYLE, WIDTH, label_steps, line_style, pyplot, save
+from scripts.scores import Estimate
+from scripts.tables import write_tables
+
+# Columns of published/atari57_200m.csv, all at 200M frames.
+_BASELINES = {"impala_deep": "IMPALA deep", "stacx_discorl": "STACX (DiscoRL)"}
+_BASELINE_FRAMES = 200_000_000
+_THRESHOLDS = 81
+_LARGEST_THRESHOLD = 8.0
+_SEED = 0  # of the bootstrap: the same runs give the same report
+
+
+class Written(NamedTuple):
+    """What a comparison's report consists of."""
+
+    figures: list[str]  # stems, in the order in which they should be read
+    tables: list[tuple[str, list[dict[str, Any]]]]  # title and rows
+    files: list[str]
+
+
+def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Written:
+    """Draws all figures of a comparison that its runs allow, and writes its tables.
+
+    Args:
+        comparison: with at least one agent.
+        folder: exists.
+        suffix: ends the names of all files.
+    """
+    figures, files = [], []
+    agents, games = comparison.agents, comparison.games
+    styles = {agent.label: line_style(index) for index, agent in enumerate(agents)}
+
+    def draw(name: str, function: Callable[..., bool], *arguments: Any) -> None:
+        stem = folder / f"{name}{suffix}"
+        if function(comparison, styles, stem, *arguments):
+            figures.append(stem.name)
+            files.extend([f"{stem.name}.png", f"{stem.name}.pdf"])
+
+    tables = [("Scores", game_rows(comparison))]
+    files += write_tables(tables[0][1], folder, f"games{suffix}")
+    rng = np.random.default_rng(_SEED)
+    with pyplot().rc_context(STYLE):
+        if games and all(game in BY_NAME for game in games):
+            rows = aggregate_rows(comparison, rng)
+            tables.insert(0, (f"Human-normalised scores, {len(games)} games", rows))
+            files += write_tables(rows, folder, f"aggregates{suffix}")
+            draw("aggregates", draw_aggregates, rng)
+            draw("median_over_frames", draw_over_frames, "median", rng)
+            draw("iqm_over_frames", draw_over_frames, "IQM", rng)
+            draw("performance_profiles", draw_profiles, rng)
+            draw("relative_scores", draw_relative_scores)
+            draw("ablations", draw_ablations, rng)
+        draw("bootstrap_steps_by_game", draw_bootstrap_steps)
+        for game in sorted({game for agent in agents for game in agent.runs}):
+            draw(f"game_{game}", draw_game, game)
+    evaluated = evaluation_rows(comparison)
+    if evaluated:
+        tables.append(("Separate evaluations", evaluated))
+        files += write_tables(evaluated, folder, f"evaluations{suffix}")
+    return Written(figures, tables, files)
+
+
+def game_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Raw and human-normalised final training returns: a row for each game and agent."""
+    rows = []
+    for agent in comparison.agents:
+        for game, runs in agent.runs.items():
+            raw = np.array([final_return(run, comparison.total) for run in runs])
+            raw = raw[np.isfinite(raw)]
+            known = len(raw) > 0
+            mean = float(raw.mean()) if known else None
+            rows.append(
+                {
+                    "game": game,
+                    "agent": agent.label,
+                    "seeds": len(raw),
+                    "return": _round(mean),
+                    "standard deviation": _round(raw.std(ddof=1)) if len(raw) > 1 else None,
+                    "human-normalised": _percent(normalised(game, mean))
+                    if mean is not None and game in BY_NAME
+                    else None,
+                    "each seed": " ".join(f"{value:.6g}" for value in raw) or None,
+                }
+            )
+    return sorted(rows, key=lambda row: (row["game"], row["agent"]))
+
+
+def aggregate_rows(comparison: Comparison, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Aggregates with their intervals, a row for each agent, then published ones."""
+    rows = []
+    for label, games in _scored(comparison).items():
+        counts = sorted({len(game) for game in games})
+        row = {"agent": label, "seeds": " to ".join(map(str, {counts[0], counts[-1]}))}
+        for name, e in scores.aggregate(games, rng).items():
+            row[name] = f"{_percent(e.value)} ({_percent(e.low)} to {_percent(e.high)})"
+        rows.append(row)
+    for column, label in _BASELINES.items():
+        published = _published(column, comparison.games)
+        means = np.asarray(published)
+        row = {"agent": f"{label}, published, 200M frames", "seeds": None}
+        for name, function in scores.AGGREGATES.items():  # of per-game means: no IQM of runs
+            per_run = name in ("IQM", "optimality gap")
+            row[name] = None if per_run else _percent(function(means[None], means[None])[0])
+        rows.append(row)
+    return rows
+
+
+def evaluation_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Scores of separate evaluations at fixed frame counts; each protocol has rows of its own."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for agent in comparison.agents:
+        for game, runs in agent.runs.items():
+            for run, evaluation in itertools.chain(
+                *([(r, e) for e in r.evaluations] for r in runs)
+            ):
+                every = run.config.get("evaluation.every_frames") or 1
+                frames = evaluation["frames"]
+                if evaluation.get("snapshot"):
+                    frames = frames // every * every  # it was taken by the update that reached it
+                protocol = evaluation["protocol"]
+                how = (
+                    evaluation["policy"],
+                    protocol.get("noop_max"),
+                    protocol.get("sticky_actions"),
+                    protocol.get("max_episode_frames"),
+                )
+                groups.setdefault((game, agent.label, frames, how), []).append(evaluation)
+    rows = []
+    for (game, label, frames, how), members in groups.items():
+        means = np.array([member["mean_return"] for member in members])
+        rows.append(
+            {
+                "game": game,
+                "agent": label,
+                "frames": frames,
+                "policy": how[0],
+                "no-ops": how[1],
+                "sticky actions": how[2],
+                "most frames": how[3],
+                "seeds": len(means),
+                "episodes": sum(member["episodes"] for member in members),
+                "return": _round(float(means.mean())),
+                "human-normalised": _percent(normalised(game, float(means.mean())))
+                if game in BY_NAME
+                else None,
+            }
+        )
+    return sorted(rows, key=lambda r: (r["game"], r["agent"], r["policy"], str(r), r["frames"]))
+
+
+def draw_aggregates(
+    comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
+) -> bool:
+    """A panel for each aggregate, a line for each agent."""
+    estimates = _aggregates(comparison, rng)
+    if not estimates:
+        return False
+    names, labels = list(scores.AGGREGATES), list(estimates)
+    height = 0.9 + 0.32 * len(labels)
+    figure, panels = pyplot().subplots(
+        1, len(names), figsize=(WIDTH, height), sharey=True, layout="constrained"
+    )
+    for panel, name in zip(panels, names, strict=True):
+        for y, label in enumerate(labels):
+            e = estimates[label][name]
+            panel.plot(
+                [e.low, e.high], [y, y], color=styles[label]["color"], linewidth=6, alpha=0.4
+            )
+            panel.plot(e.value, y, "|", color="black", markersize=12)
+        panel.set_title(name, fontsize=9)
+        panel.margins(y=0.5 / len(labels))
+        _percent_axis(panel.xaxis)
+        panel.xaxis.set_major_locator(_few_ticks(2))
+        panel.tick_params(axis="x", labelsize=7)
+    panels[0].set_yticks(range(len(labels)), [_wrap(label) for label in labels])
+    panels[0].invert_yaxis()
+    figure.supxlabel(
+        f"human-normalised score, {_caption(comparison)}; 95% bootstrap intervals", fontsize=8
+    )
+    save(figure, stem)
+    return True
+
+
+def draw_over_frames(
+    comparison: Comparison,
+    styles: dict[str, Any],
+    stem: Path,
+    name: str,
+    rng: np.random.Generator,
+) -> bool:
+    """An aggregate over frames, with where published agents ended."""
+    grid = frame_grid(comparison)
+    figure, axes = pyplot().subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    for agent in comparison.agents:
+        over = scores_over_time(agent, comparison.games, grid)
+        estimate = scores.aggregate_over_time(over, name, rng)
+        _band(axes, grid, estimate, agent.label, styles[agent.label])
+    if name == "median":
+        for column, label in _BASELINES.items():
+            final = float(np.median(_published(column, comparison.games)))
+            axes.axhline(final, color="0.4", linestyle=":", linewidth=1)
+            text = f"{label} at 200M frames: {_percent(final)}"
+            axes.annotate(
+                text, (0.01, final), xycoords=("axes fraction", "data"), fontsize=7, va="bottom"
+            )
+    label_steps(axes, "environment frames")
+    axes.set_xlim(0, comparison.total)
+    axes.set_ylabel(f"{name} human-normalised score")
+    _percent_axis(axes.yaxis)
+    axes.set_title(f"{_caption(comparison)}; 95% bootstrap intervals", fontsize=9)
+    figure.legend(loc="outside upper center", ncols=_columns(comparison.agents), handlelength=3.5)
+    save(figure, stem)
+    return True
+
+
+def draw_profiles(
+    comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
+) -> bool:
+    """The share of runs above each score."""
+    final = _scored(comparison)
+    if not final:
+        return False
+    largest = max(float(np.concatenate(games).max()) for games in final.values())
+    thresholds = np.linspace(0, min(_LARGEST_THRESHOLD, max(1.0, largest)), _THRESHOLDS)
+    figure, axes = pyplot().subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    for label, games in final.items():
+        profile = scores.performance_profile(games, thresholds, rng)
+        _band(axes, thresholds, profile, label, styles[label])
+    axes.set_xlim(0, thresholds[-1])
+    axes.set_ylim(-0.02, 1.02)
+    _percent_axis(axes.xaxis)
+    axes.set_xlabel("human-normalised score")
+    axes.set_ylabel("share of runs above it")
+    axes.set_title(_caption(comparison), fontsize=9)
+    figure.legend(loc="outside upper center", ncols=_columns(comparison.agents), handlelength=3.5)
+    save(figure, stem)
+    return True
+
+
+def draw_relative_scores(comparison: Comparison, styles: dict[str, Any], stem: Path) -> bool:
+    """Each game's score relative to STACX, or to the first of two agents."""
+    pair = _pair(comparison.agents)
+    if pair is None:
+        return False
+    baseline, agent = pair
+    values = {}
+    for game in comparison.games:
+        ours, theirs = (
+            float(np.nanmean([final_return(run, comparison.total) for run in a.runs[game]]))
+            for a in (agent, baseline)
+        )
+        known = BY_NAME[game]
+        value = scores.relative_score(ours, theirs, known.random_score, known.human_score)
+        if math.isfinite(value):
+            values[game] = value
+    if not values:
+        return False
+    ordered = sorted(values, key=lambda game: values[game])
+    height = 1.0 + 0.14 * len(ordered)
+    figure, axes = pyplot().subplots(figsize=(WIDTH, height), layout="constrained")
+    bars = [values[game] for game in ordered]
+    # Two colours that grey tells apart as well.
+    colours = ["#0072B2" if value >= 0 else "#E69F00" for value in bars]
+    axes.barh(range(len(ordered)), bars, color=colours)
+    axes.set_yticks(range(len(ordered)), [g.replace("_", " ") for g in ordered], fontsize=7)
+    axes.margins(y=0.01)
+    if max(map(abs, bars)) > 10 * (np.median(np.abs(bars)) + 0.01):
+        axes.set_xscale("symlog", linthresh=0.1)
+    _percent_axis(axes.xaxis)
+    axes.set_xlabel(
+        f"({agent.label} - {baseline.label}) / (max(human, {baseline.label}) - random)", fontsize=8
+    )
+    better = sum(value > 0 for value in bars)
+    axes.set_title(f"{agent.label} is better in {better} of {len(bars)} games", fontsize=9)
+    save(figure, stem)
+    return True
+
+
+def draw_ablations(
+    comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
+) -> bool:
+    """Medians of agents whose names differ in their last part, as `matching_kl`, `matching_l2`."""
+    groups: dict[str, list[str]] = {}
+    for agent in comparison.agents:
+        axis, _, value = agent.label.rpartition("_")
+        if axis and value:
+            groups.setdefault(axis, []).append(agent.label)
+    for axis in [axis for axis in groups if any(axis.startswith(f"{o}_") for o in groups)]:
+        parent = next(o for o in groups if axis.startswith(f"{o}_"))
+        groups[parent] += groups.pop(axis)  # matching_kl_value belongs to matching_kl
+    groups = {axis: labels for axis, labels in groups.items() if len(labels) > 1}
+    estimates = _aggregates(comparison, rng)
+    if not groups or not estimates:
+        return False
+    figure, panels = pyplot().subplots(
+        1, len(groups), figsize=(WIDTH, 3.0), sharey=True, layout="constrained", squeeze=False
+    )
+    for panel, (axis, labels) in zip(panels[0], groups.items(), strict=True):
+        labels = [label for label in sorted(labels) if label in estimates]
+        medians = [estimates[label]["median"] for label in labels]
+        values = np.array([float(e.value) for e in medians])
+        errors = np.abs(np.array([[e.low, e.high] for e in medians]).T - values)
+        panel.bar(range(len(labels)), values, color="#56B4E9", edgecolor="black", width=0.6)
+        panel.errorbar(
+            range(len(labels)), values, yerr=errors, fmt="none", color="black", capsize=3
+        )
+        ticks = [label.removeprefix(f"{axis}_").replace("_", "\n") for label in labels]
+        panel.set_xticks(range(len(labels)), ticks)
+        panel.set_title(axis.replace("_", " "), fontsize=9)
+        panel.grid(axis="x", visible=False)
+    panels[0][0].set_ylabel("median human-normalised score")
+    _percent_axis(panels[0][0].yaxis)
+    figure.suptitle(f"{_caption(comparison)}; 95% bootstrap intervals", fontsize=9)
+    save(figure, stem)
+    return True
+
+
+def draw_bootstrap_steps(comparison: Comparison, styles: dict[str, Any], stem: Path) -> bool:
+    """Final returns for each L, games side by side (six at most)."""
+    by_steps: dict[int, Agent] = {}
+    for agent in comparison.agents:
+        steps = agent.config.get("meta.bootstrap_steps")
+        if agent.config.get("agent.algorithm") == "bmg" and isinstance(steps, int):
+            if agent.label.startswith(("target_", "matching_")) or steps in by_steps:
+                continue  # another ablation's
+            by_steps[steps] = agent
+    games = comparison.games[:6]
+    if len(by_steps) < 2 or not games:
+        return False
+    figure, panels = pyplot().subplots(
+        -(-len(games) // 3),
+        min(3, len(games)),
+        figsize=(WIDTH, 2.6 * -(-len(games) // 3)),
+        layout="constrained",
+        squeeze=False,
+    )
+    order = sorted(by_steps)
+    for panel, game in itertools.zip_longest(panels.flat, games):
+        if game is None:
+            panel.set_visible(False)
+            continue
+        for steps in order:
+            runs = by_steps[steps].runs[game]
+            final = [final_return(run, comparison.total) for run in runs]
+            panel.plot([steps] * len(final), final, "o", color="0.6", markersize=4)
+        means = [
+            np.nanmean([final_return(r, comparison.total) for r in by_steps[s].runs[game]])
+            for s in order
+        ]
+        panel.plot(order, means, "-s", color="#0072B2")
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(order, [str(steps) for steps in order])
+        panel.minorticks_off()
+        panel.set_title(game.replace("_", " "), fontsize=9)
+        panel.set_xlabel("bootstrap steps L")
+    panels[0][0].set_ylabel("final return (grey: each seed)")
+    save(figure, stem)
+    return True
+
+
+def draw_game(comparison: Comparison, styles: dict[str, Any], stem: Path, game: str) -> bool:
+    """A game's returns over frames, and the hyper-parameters that its agents have learned."""
+    agents = [agent for agent in comparison.agents if game in agent.runs]
+    names = [
+        name
+        for name in HYPERPARAMETERS
+        if any(f"meta/{name}" in run.metrics[-1] for a in agents for run in a.runs[game])
+    ]
+    grid = frame_grid(comparison)
+    rows = 1 + -(-len(names) // 4)
+    figure = pyplot().figure(figsize=(WIDTH, 2.2 + 1.5 * (rows - 1) + 0.3), layout="constrained")
+    cells = figure.add_gridspec(rows, 4, height_ratios=[2.0, *[1.2] * (rows - 1)])
+    top = figure.add_subplot(cells[0, :])
+    for agent in agents:
+        _curves(top, agent.runs[game], "episode_return", grid, agent.label, styles[agent.label])
+    top.set_ylabel("episode return")
+    label_steps(top, "environment frames")
+    top.set_title(game.replace("_", " "), fontsize=9)
+    for index, name in enumerate(names):
+        panel = figure.add_subplot(cells[1 + index // 4, index % 4])
+        for agent in agents:
+            _curves(panel, agent.runs[game], f"meta/{name}", grid, None, styles[agent.label])
+        panel.set_title(name.replace("_", " "), fontsize=8)
+        panel.tick_params(labelsize=7)
+        label_steps(panel, "")
+        panel.xaxis.set_major_locator(_few_ticks(2))
+    figure.legend(loc="outside upper center", ncols=_columns(agents), handlelength=3.5)
+    save(figure, stem)
+    return True
+
+
+def _curves(
+    axes: Any, runs: Sequence[Any], key: str, grid: np.ndarray, label: str | None, style: Any
+) -> None:
+    """The mean over runs, and each of them thin."""
+    rows = np.stack([at(run, key, grid) for run in runs])
+    if np.isnan(rows).all():
+        return
+    for row in rows if len(rows) > 1 else ():
+        axes.plot(grid, row, color=style["color"], linewidth=0.5, alpha=0.4)
+    known = ~np.isnan(rows).any(axis=0)
+    axes.plot(grid[known], rows[:, known].mean(axis=0), label=label, **style)
+
+
+def _aggregates(comparison: Comparison, rng: np.random.Generator) -> dict[str, dict[str, Estimate]]:
+    return {label: scores.aggregate(games, rng) for label, games in _scored(comparison).items()}
+
+
+def _scored(comparison: Comparison) -> dict[str, list[np.ndarray]]:
+    """Final scores of agents that have some in all games: episodes ended late in their runs."""
+    found = {}
+    for agent in comparison.agents:
+        games = final_scores(agent, comparison.games, comparison.total)
+        if all(len(game) for game in games):
+            found[agent.label] = games
+    return found
+
+
+def _pair(agents: list[Agent]) -> tuple[Agent, Agent] | None:
+    """STACX and BMG, or the only two agents."""
+    by_algorithm = {str(agent.config.get("agent.algorithm")): agent for agent in reversed(agents)}
+    if {"stacx", "bmg"} <= by_algorithm.keys():
+        return by_algorithm["stacx"], by_algorithm["bmg"]
+    return (agents[0], agents[1]) if len(agents) == 2 else None
+
+
+def _published(column: str, games: list[str]) -> list[float]:
+    """Human-normalised scores of a published agent on the same games."""
+    text = importlib.resources.files("scripts").joinpath("published/atari57_200m.csv").read_text()
+    table = {row["game"]: row for row in csv.DictReader(text.splitlines())}
+    return [normalised(game, float(table[game][column])) for game in games]
+
+
+def _band(axes: Any, x: np.ndarray, estimate: Estimate, label: str, style: dict[str, Any]) -> None:
+    axes.fill_between(x, estimate.low, estimate.high, color=style["color"], alpha=0.2, linewidth=0)
+    axes.plot(x, estimate.value, label=label, **style)
+
+
+def _caption(comparison: Comparison) -> str:
+    counts = sorted(
+        {len(a.runs[game]) for a in comparison.agents for game in comparison.games} or {0}
+    )
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    games = len(comparison.games)
+    return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
+
+
+def _columns(agents: Sequence[Agent]) -> int:
+    """Of a legend, so that its texts fit a page's width."""
+    longest = max(len(agent.label) for agent in agents)
+    return max(1, min(len(agents), 112 // (longest + 9)))
+
+
+def _wrap(label: str) -> str:
+    return label if len(label) < 24 else label.replace(" (", "\n(")
+
+
+def _percent_axis(axis: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _few_ticks(most: int) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(most)
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * float(value):.1f}%"
+
+
+def _round(value: Any) -> float | None:
+    return None if value is None else round(float(value), 2)

@@ -1,0 +1,80 @@
+"""One page that shows a whole report, with everything in it."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-top: 1px solid #ccc;
+  padding-top: 1rem; }
+h3 { font-size: 1rem; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
+.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+.notes { background: #fff6df; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
+figure { margin: 1.5rem 0; } figcaption { font-size: 13px; color: #555; }
+dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; font-size: 13px; }
+dd { margin: 0; }
+"""
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    facts: dict[str, Any]
+    notes: Sequence[str]
+    tables: Sequence[tuple[str, list[dict[str, Any]]]]
+    figures: Sequence[str]  # stems of PNG files in the page's folder
+
+
+def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:
+    """Writes index.html, which needs no other file, and returns its name."""
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+        *(_section(folder, section) for section in sections),
+        "</body></html>\n",
+    ]
+    (folder / "index.html").write_text("\n".join(parts))
+    return "index.html"
+
+
+def _section(folder: Path, section: Section) -> str:
+    parts = [f"<section><h2>{html.escape(section.title)}</h2>"]
+    if section.notes:
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in section.notes)
+        parts.append(f'<div class="notes"><ul>{items}</ul></div>')
+    for title, rows in section.tables:
+        parts.append(f"<h3>{html.escape(title)}</h3>{_table(rows)}")
+    for stem in section.figures:
+        picture = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
+        caption = html.escape(stem.replace("_", " "))
+        parts.append(
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    if section.facts:
+        facts = "".join(
+            f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
+            for key, value in section.facts.items()
+        )
+        parts.append(f"<h3>Protocol</h3><dl>{facts}</dl>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td>{'-' if v is None else html.escape(str(v))}</td>" for v in row.values())
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'

@@ -1,0 +1,157 @@
+"""What a user sees while a sweep goes on: a live table, or plain lines without a terminal."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from scripts.trials import Task, is_finished
+
+_LINE_SECONDS = 30.0
+_READ_SECONDS = 2.0
+_TAIL_BYTES = 65_536
+_ORDER = ("failed", "running", "waiting", "finished")
+
+
+class _State(NamedTuple):
+    name: str
+    status: str
+    share: float  # of the frames
+    metrics: dict[str, Any]
+    seconds_left: float | None
+    reason: str
+
+
+class SweepDisplay:
+    """Shows the trials of a sweep, from their run folders."""
+
+    def __init__(self, name: str, folder: Path, tasks: list[Task]) -> None:
+        self._name, self._folder, self._tasks = name, folder, tasks
+        self._began = time.time()
+        self._finished = {task.name for task in tasks if is_finished(task)}
+        self._read_at = self._line_at = 0.0
+        self._told: dict[str, str] = dict.fromkeys(self._finished, "finished")
+        self._live = None
+        if sys.stdout.isatty():
+            self._live = Live(console=Console(), refresh_per_second=2)
+            self._live.start()
+        else:
+            print(f"{name}: {len(tasks)} trials -> {folder}", flush=True)
+
+    def show(self, failed: dict[str, str]) -> None:
+        """Reads the run folders, not too often, and shows them."""
+        now = time.monotonic()
+        if now < self._read_at + _READ_SECONDS:
+            return
+        self._read_at = now
+        states = [self._state(task, failed) for task in self._tasks]
+        if self._live is not None:
+            self._live.update(_table(self._summary(states), states, self._live.console.height - 8))
+            return
+        for state in states:
+            if self._told.get(state.name, "waiting") != state.status:
+                self._told[state.name] = state.status
+                reason = f": {state.reason}" if state.reason else ""
+                print(f"{state.name} {state.status}{reason}", flush=True)
+        if now >= self._line_at + _LINE_SECONDS:
+            self._line_at = now
+            print(self._summary(states), flush=True)
+
+    def end(self, failed: dict[str, str]) -> None:
+        """Shows the last state of all trials."""
+        self._read_at = 0.0
+        states = [self._state(task, failed) for task in self._tasks]
+        self.close()
+        Console(width=None if sys.stdout.isatty() else 120).print(
+            _table(self._summary(states), states, len(states))
+        )
+        for state in states:
+            if state.reason:
+                print(f"{state.name} failed: {state.reason}")
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _state(self, task: Task, failed: dict[str, str]) -> _State:
+        metrics = _last_metrics(task.folder)
+        share = min(1.0, metrics.get("frames", 0) / task.total_frames)
+        if task.name not in self._finished and task.name not in failed and is_finished(task):
+            self._finished.add(task.name)
+        if task.name in self._finished:
+            status = "finished"
+        elif task.name in failed:
+            status = "failed"
+        else:
+            log = task.folder.with_name(f"{task.name}.log")
+            started = log.is_file() and log.stat().st_mtime >= self._began
+            status = "running" if started else "waiting"
+        left = None
+        if status == "running" and metrics.get("frames_per_second"):
+            rate = metrics["frames_per_second"] / metrics.get("seeds", 1)
+            left = max(0.0, task.total_frames - metrics["frames"]) / rate
+        return _State(task.name, status, share, metrics, left, failed.get(task.name, ""))
+
+    def _summary(self, states: list[_State]) -> str:
+        counts = {status: sum(s.status == status for s in states) for status in _ORDER}
+        told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        running = [s.seconds_left for s in states if s.seconds_left is not None]
+        missing = sum(1 - s.share for s in states if s.status in ("running", "waiting"))
+        now = sum(1 - s.share for s in states if s.seconds_left is not None)
+        text = f"{self._name}: {told}"
+        if running and now > 0:
+            # As fast as the running ones are now, on average, and as many at once.
+            seconds = missing / now * sum(running) / len(running)
+            text += f"; about {_clock(seconds)} left"
+        return text
+
+
+def _table(title: str, states: list[_State], rows: int) -> Table:
+    """The most interesting trials; the title counts all."""
+    table = Table(title=title)
+    table.add_column("trial")
+    for column in ("status", "frames", "%", "return", "frames/s", "time left"):
+        table.add_column(column, justify="right")
+    chosen = sorted(states, key=lambda state: _ORDER.index(state.status))[: max(rows, 5)]
+    for state in sorted(chosen, key=lambda s: [t.name for t in states].index(s.name)):
+        success = state.metrics.get("episode_return", state.metrics.get("reward_per_step"))
+        rate = state.metrics.get("frames_per_second")
+        table.add_row(
+            state.name,
+            state.status,
+            f"{state.metrics.get('frames', 0):,}",
+            f"{100 * state.share:.0f}",
+            "-" if success is None else f"{success:,.2f}",
+            "-" if rate is None else f"{rate:,.0f}",
+            "-" if state.seconds_left is None else _clock(state.seconds_left),
+        )
+    return table
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def _last_metrics(folder: Path) -> dict[str, Any]:
+    """The last line of a run's metrics.jsonl; empty before there is one."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            return json.loads(line)
+        except ValueError:  # being written, or cut by where the reading began
+            continue
+    return {}
