@@ -8,7 +8,7 @@ from configs.load import ConfigError
 from scripts.comparison import Comparison, compare
 from scripts.figures import COLOURS, STYLE, label_steps, pyplot, save
 from scripts.html import Section, write_page
-from scripts.runs import Run, find_runs, planned_trials, read_run
+from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run
 from scripts.tables import write_tables
 
 
@@ -26,11 +26,11 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
     Raises:
         ConfigError: a folder holds no run, or the output cannot be written.
     """
-    from scripts import seed_report, seed_runs
+    from scripts import seed_report, seed_runs, seed_table
 
     given = [Path(run_dir) for run_dir in run_dirs]
     paths = find_runs(given)
-    of_seeds = [path for path in paths if (path / seed_runs.SEEDS_FILE).is_file()]
+    of_seeds = [path for path in paths if (path / SEEDS_FILE).is_file()]
     groups = seed_runs.pool([seed_runs.read(path) for path in of_seeds])
     runs = [read_run(path) for path in paths if path not in of_seeds]
     planned = [path for path in planned_trials(given) if path not in of_seeds]
@@ -43,7 +43,7 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
     written, sections = [], []
     if groups:
         files = seed_report.report_seeds(groups, folder, "seeds_table" if runs else "table")
-        rows = seed_report.table_rows(groups)
+        rows = seed_table.table_rows(groups)
         notes = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
         sections.append(Section("Runs of several seeds", {}, notes, [("", rows)], _stems(files)))
         written += files

@@ -9,6 +9,8 @@ import yaml
 
 from configs.load import ConfigError, flat
 
+SEEDS_FILE = "seeds.npz"  # of a run of several seeds in one program
+_CURVES = ("metrics.jsonl", SEEDS_FILE)  # of which a run folder has one at least
 _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep has 171 long runs
 # What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
 # they wrote, and how far they went, which the report says.
@@ -119,10 +121,10 @@ def find_runs(paths: list[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if (path / "metrics.jsonl").is_file():
+        if any((path / name).is_file() for name in _CURVES):
             found.append(path)
             continue
-        inside = sorted(file.parent for file in path.rglob("metrics.jsonl"))
+        inside = sorted(file.parent for name in _CURVES for file in path.rglob(name))
         # The copy of a schedule that a run replays is part of that run.
         inside = [run for run in inside if run.name != "hyperparameters_from"]
         if not inside:

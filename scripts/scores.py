@@ -1,7 +1,7 @@
 """Statistics of scores over games and seeds (Agarwal et al. 2021, arXiv 2108.13264).
 
-Scores of one agent are `[S]` for each game; games may have different numbers of seeds. Intervals are
-percentiles of the stratified bootstrap: seeds are drawn again within each game.
+Scores of one agent are `[S]` for each game; games may have different numbers of seeds. Intervals
+are percentiles of the stratified bootstrap: seeds are drawn again within each game.
 """
 
 import math

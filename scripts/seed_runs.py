@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 
 from configs.load import ConfigError, flat
+from scripts.runs import SEEDS_FILE
 from scripts.seed_statistics import binned_means, binned_sums, spacing
 
-SEEDS_FILE = "seeds.npz"
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
 _NOT_OF_THE_GROUP = (
     *("seed", "seeds", "name", "total_frames", "checkpoint", "logging", "actors"),

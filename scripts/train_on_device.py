@@ -6,7 +6,7 @@ from pathlib import Path
 from configs.schema import Config
 from scripts import on_device, runtime
 from scripts.check import RunFailed
-from scripts.seed_runs import SEEDS_FILE
+from scripts.runs import SEEDS_FILE
 from scripts.train import Record, hold, loop_settings, open_checkpoints, starting_point
 
 

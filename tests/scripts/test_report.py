@@ -1,0 +1,211 @@
+"""Reports from run folders: what is averaged, what is said, and the page in a real browser."""
+
+import csv
+import json
+import math
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from actors.environments.atari_games import BY_NAME, GAMES
+from configs.load import ConfigError
+from scripts.report import report
+from tests.scripts.synthetic_runs import write_run
+from tests.system.command import ROOT
+
+
+def _report(*paths, out, mix=()):
+    return report([str(path) for path in paths], str(out), list(mix))
+
+
+def _rows(file):
+    with file.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def _few(folder, games=("pong", "breakout", "qbert"), seeds=3, algorithms=("stacx", "bmg")):
+    """Runs whose returns are human scores times a factor of their own."""
+    for algorithm in algorithms:
+        for g, game in enumerate(games):
+            for seed in range(seeds):
+                factor = 1 + 0.3 * seed + g + (algorithm == "bmg")
+                final = BY_NAME[game].human_score * factor
+                write_run(folder / f"{algorithm}-{game}-{seed}", algorithm, game, seed, final)
+
+
+def test_aggregates_of_57_games_agree_with_a_computation_of_their_own(tmp_path):
+    rng = np.random.default_rng(5)
+    final = {}
+    for game in GAMES:
+        for seed in range(3):
+            score = math.exp(rng.normal(0.5, 1.5))  # human-normalised
+            raw = game.random_score + score * (game.human_score - game.random_score)
+            final.setdefault(game.name, []).append(score)
+            write_run(
+                tmp_path / "runs" / f"{game.name}{seed}", "bmg", game.name, seed, raw, lines=30
+            )
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    row = _rows(tmp_path / "out/aggregates.csv")[0]
+    means = [statistics.mean(scores) for scores in final.values()]
+    runs = sorted(score for scores in final.values() for score in scores)
+    expected = {
+        "median": statistics.median(means),
+        "mean": statistics.mean(means),
+        "IQM": statistics.mean(runs[42:-42]),
+        "optimality gap": statistics.mean(max(0.0, 1 - score) for score in runs),
+    }
+    for name, value in expected.items():
+        shown, low, high = (float(x) for x in re.findall(r"-?[\d.]+(?=%)", row[name]))
+        assert shown == pytest.approx(100 * value, abs=0.06)
+        assert low < shown < high
+    games = {r["game"]: r for r in _rows(tmp_path / "out/games.csv")}
+    assert len(games) == 57
+    pong = games["pong"]
+    shown = float(pong["human-normalised"].removesuffix("%"))
+    assert shown == pytest.approx(100 * statistics.mean(final["pong"]), abs=0.06)
+    assert len(pong["each seed"].split()) == 3
+
+
+def test_all_figures_of_a_comparison(tmp_path):
+    _few(tmp_path / "runs")
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    for stem in (
+        *("aggregates", "median_over_frames", "iqm_over_frames", "performance_profiles"),
+        *("relative_scores", "game_pong", "game_breakout", "game_qbert"),
+    ):
+        for kind in ("png", "pdf"):
+            assert (tmp_path / "out" / f"{stem}.{kind}").stat().st_size > 5_000, stem
+    agents = {row["agent"] for row in _rows(tmp_path / "out/aggregates.csv")}
+    assert {"stacx", "bmg", "IMPALA deep, published, 200M frames"} <= agents
+
+
+def test_ablations_and_bootstrap_steps(tmp_path):
+    for steps in (1, 2, 4):
+        for seed in range(3):
+            name = f"bootstrap_{steps}"
+            write_run(
+                *(tmp_path / "runs" / f"{name}-{seed}", "bmg", "ms_pacman", seed, 1e4 * steps),
+                overrides=(f"meta.bootstrap_steps={steps}", f"name={name}"),
+            )
+            file = tmp_path / "runs" / f"{name}-{seed}" / "summary.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), "name": name}))
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    for stem in ("ablations", "bootstrap_steps_by_game", "curve", "hyperparameters"):
+        assert (tmp_path / "out" / f"{stem}.png").stat().st_size > 5_000, stem
+
+
+def test_protocols_are_never_mixed_unless_asked(tmp_path, capsys):
+    _few(tmp_path / "runs", games=("pong",), seeds=2)
+    write_run(tmp_path / "runs/odd", "bmg", "pong", 2, 3.0, sticky_actions=0.25)
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    assert "differ in sticky_actions" in capsys.readouterr().out
+    first, second = (_rows(tmp_path / f"out/table_protocol{n}.csv") for n in (1, 2))
+    assert sorted(map(len, (first, second))) == [1, 4]
+    _report(tmp_path / "runs", out=tmp_path / "mixed", mix=["sticky_actions"])
+    row = next(r for r in _rows(tmp_path / "mixed/games.csv") if r["agent"] == "bmg")
+    assert row["seeds"] == "3"
+    with pytest.raises(ConfigError, match=r"--mix stickyness: protocols have .*sticky_actions"):
+        _report(tmp_path / "runs", out=tmp_path / "no", mix=["stickyness"])
+
+
+def test_what_is_missing_is_said_and_left_out(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    _few(runs, seeds=2)
+    shutil.rmtree(runs / "bmg-qbert-0")
+    shutil.rmtree(runs / "bmg-qbert-1")
+    shutil.rmtree(runs / "stacx-pong-1")
+    write_run(runs / "late", "bmg", "pong", 7, 1e6, status="interrupted", reached=0.4)
+    write_run(runs / "old", "stacx", "breakout", 8, 1e6, versions=[("jax", "0.9.0")])
+    trials = {"trials": {"late": {}, "never-started": {}}}
+    (runs / "sweep.yaml").write_text(json.dumps(trials))
+    _report(runs, out=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "1 planned trial without a run: never-started" in said
+    assert "1 unfinished run left out of all means: late (interrupted, 80,000,000 frames)" in said
+    assert "bmg has no whole run of qbert: aggregates are over the 2 games" in said
+    assert "stacx lacks seeds: breakout 7" not in said  # no whole run has that seed
+    assert re.search(r"stacx lacks seeds: .*pong 1", said)
+    assert "mixed versions of jax" in said
+    row = next(
+        r for r in _rows(tmp_path / "out/games.csv") if (r["agent"], r["game"]) == ("bmg", "pong")
+    )
+    assert row["seeds"] == "2"
+    page = (tmp_path / "out/index.html").read_text()
+    assert "never-started" in page
+    assert "mixed versions of jax" in page
+
+
+def test_two_runs_of_one_seed_are_refused(tmp_path):
+    write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
+    write_run(tmp_path / "b", "bmg", "pong", 1, 3.0)
+    with pytest.raises(ConfigError, match=r"one setting, game and seed \(1\)"):
+        _report(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
+
+
+def test_half_a_line_is_passed_over(tmp_path):
+    write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
+    with (tmp_path / "a/metrics.jsonl").open("a") as file:
+        file.write('{"frames": 200000001, "episode_re')
+    _report(tmp_path / "a", out=tmp_path / "out")
+    assert _rows(tmp_path / "out/table.csv")[0]["frames"] == "200000000"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's package chromium")
+def test_the_page_in_a_browser(tmp_path):
+    """All pictures are in it and can be drawn, nothing is wider than the window."""
+    _few(tmp_path / "runs", games=("pong", "breakout"), seeds=2)
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    page = (tmp_path / "out/index.html").read_text()
+    look = """<script>addEventListener("load", () => {
+      const pictures = [...document.images], page = document.documentElement;
+      document.title = JSON.stringify({pictures: pictures.length,
+        drawn: pictures.filter(p => p.complete && p.naturalWidth > 300).length,
+        tables: document.querySelectorAll("table").length,
+        fits: page.scrollWidth <= page.clientWidth});
+    })</script></body>"""
+    (alone / "page.html").write_text(page.replace("</body>", look))
+    shown = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"),
+            *("--virtual-time-budget=10000", "--dump-dom", str(alone / "page.html")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    found = json.loads(re.search(r"<title>(.*?)</title>", shown).group(1))
+    assert found["pictures"] == found["drawn"] >= 7
+    assert found["tables"] >= 3
+    assert found["fits"]
+
+
+@pytest.mark.slow
+def test_171_long_runs_in_two_minutes_and_two_gib(tmp_path):
+    for game in GAMES:
+        for seed in range(3):
+            score = game.human_score * (1 + seed)
+            folder = tmp_path / "runs" / f"{game.name}-{seed}"
+            write_run(folder, "bmg", game.name, seed, score, lines=8_000, filling=30)
+    command = [sys.executable, "-m", "scripts.cli", "report", str(tmp_path / "runs")]
+    peak = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+    peak += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    began = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-c", peak, *command, "--out", str(tmp_path / "out")],
+        *(),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert time.monotonic() - began < 120
+    assert int(result.stdout.split()[-1]) * 1024 < 2 * 2**30
