@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to
     from scripts.build import Agent, Probe
     from scripts.runtime import StopSignals
 
+_log = logging.getLogger(__name__)
+_WANDB_SECONDS = 30  # until a run goes on without
 State = TypeVar("State", bound=tuple)  # of the learner: a named tuple of arrays
 
 _SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_from has replayed
@@ -379,7 +381,11 @@ class Record:
         if self._gauges is not None:
             self._gauges.set(metrics)
         if self._wandb is not None:
-            self._wandb.log(metrics, step=metrics["frames"])
+            try:
+                self._wandb.log(metrics, step=metrics["frames"])
+            except Exception as error:  # of a service that no training should depend on
+                _log.warning("Weights & Biases stays behind from here on: %s", error)
+                self._wandb = None
 
     @contextlib.contextmanager
     def noting_how_it_ends(self, config: Config, progress: Progress) -> Iterator[None]:
@@ -497,8 +503,18 @@ def _gauges(config: Config) -> Gauges | None:
 def _wandb(config: Config, path: Path) -> Any:
     if not config.logging.wandb:
         return None
-    import wandb  # pyright: ignore[reportMissingImports]
+    import wandb
 
-    return wandb.init(
-        project="bmg", name=config.name, dir=str(path), config=config.model_dump(mode="json")
-    )
+    settings: dict[str, Any] = {
+        "project": "bmg",
+        "name": config.name,
+        "dir": str(path),
+        "config": config.model_dump(mode="json"),
+    }
+    waiting = wandb.Settings(init_timeout=_WANDB_SECONDS)
+    try:
+        return wandb.init(**settings, settings=waiting)
+    except wandb.Error as error:  # no key, no network
+        reason = str(error).splitlines()[0]
+        _log.warning("no Weights & Biases (%s); `wandb sync %s/wandb` later", reason, path)
+        return wandb.init(**settings, mode="offline")

@@ -264,3 +264,15 @@ def test_games_lists_57():
     assert result.returncode == 0
     assert "montezuma_revenge" in result.stdout
     assert "4,753.3" in result.stdout
+
+
+def test_without_network_weights_and_biases_stays_on_this_machine(tmp_path, monkeypatch):
+    """Neither key nor network: said once, and the run goes on."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a key could be
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    folder = tmp_path / "run"
+    result = bmg(*IN_PROCESS, "total_frames=20000", "logging.wandb=true", "--run-dir", folder)
+    assert result.returncode == 0, result.stderr
+    assert "no Weights & Biases" in (folder / "log.txt").read_text()
+    assert read_summary(folder)["status"] == "finished"
+    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
