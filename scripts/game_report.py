@@ -310,6 +310,9 @@ def draw_ablations(
         axis, _, value = agent.label.rpartition("_")
         if axis and value:
             groups.setdefault(axis, []).append(agent.label)
+    for agent in comparison.agents:  # bmg beside bmg_2
+        if agent.label in groups:
+            groups[agent.label].insert(0, agent.label)
     for axis in [axis for axis in groups if any(axis.startswith(f"{o}_") for o in groups)]:
         parent = next(o for o in groups if axis.startswith(f"{o}_"))
         groups[parent] += groups.pop(axis)  # matching_kl_value belongs to matching_kl

@@ -22,7 +22,7 @@ def _write(folder, text):
         ("sweeps/ablations", 8 * 57 * 3),
         ("sweeps/atari57", 2 * 57 * 3),
         ("sweeps/ms_pacman_bootstrap_steps", 9),
-        ("sweeps/smoke", 8),
+        ("sweeps/smoke", 12),
         ("sweeps/two_colours", 10),
     ],
 )
