@@ -21,6 +21,9 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
+_WITHOUT_RAY = ("tests/system/test_bad_input.py", "tests/system/test_two_colours.py")
+
+
 class _OneRayAtATime(LoadFileScheduling):
     """Deals whole files to the workers, and all that starts Ray to the same one.
 
@@ -30,8 +33,8 @@ class _OneRayAtATime(LoadFileScheduling):
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
-        starts_ray = file.startswith("tests/system/") or file == "tests/actors/test_pool.py"
-        return "ray" if starts_ray else file
+        system = file.startswith("tests/system/") and file not in _WITHOUT_RAY
+        return "ray" if system or file == "tests/actors/test_pool.py" else file
 
 
 def pytest_xdist_make_scheduler(config, log):
