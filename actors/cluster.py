@@ -108,9 +108,9 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def largest_node_cpus() -> float:
-    """CPUs of the node that has most."""
-    return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+def nodes() -> list[dict[str, float]]:
+    """What each living node has, free or not: CPU, GPU, memory in bytes."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def gpus() -> float:

@@ -73,8 +73,14 @@ def load_partly(source: str, overrides: Sequence[str] = ()) -> tuple[Config, lis
         for fault in error.errors(include_url=False):
             faults.append(_explain(fault))
             _forget(content, fault["loc"])
-        config = Config.model_validate(content)
-    config = _settle_plain(config, {override.partition("=")[0] for override in overrides})
+        try:
+            config = Config.model_validate(content)
+        except ValidationError:  # a key that is no text, say
+            raise ConfigError(faults[0]) from None
+    try:
+        config = _settle_plain(config, {override.partition("=")[0] for override in overrides})
+    except ConfigError as error:
+        faults.append(str(error))
     if "name" not in content:
         config = config.model_copy(update={"name": name_of(source)})
     return config, faults

@@ -5,14 +5,24 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from configs.load import SWEEPS, ConfigError, ConfigErrors, name_of, parse_override, read_yaml
+from configs.load import (
+    SWEEPS,
+    ConfigError,
+    ConfigErrors,
+    flat,
+    name_of,
+    parse_override,
+    read_yaml,
+)
 
 ALL_GAMES = "atari57"  # as a value of env.game: all of them
+
+
+_Name = Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]  # of run folders
 
 
 class _Group(BaseModel):
@@ -29,6 +39,13 @@ class TrialResources(_Group):
     memory_mb: int = Field(default=0, ge=0)
     """0: none is set aside."""
 
+    @field_validator("gpus")
+    @classmethod
+    def _parts_of_one_or_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("must be a part of one, or a whole number")
+        return value
+
 
 class SweepConfig(_Group):
     """A sweep file."""
@@ -37,7 +54,9 @@ class SweepConfig(_Group):
     """Configuration of all trials but those of a variant that names another."""
     set: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Keys of all trials, dotted."""
-    variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict[str, Any])
+    variants: dict[Annotated[str, Field(pattern=r"^\w[\w.\-]*$")], dict[str, Any] | None] = Field(
+        default_factory=dict[str, Any]
+    )
     """Named settings: `base` and dotted keys. Each is combined with the whole grid."""
     grid: dict[str, list[Any]] = Field(default_factory=dict[str, list[Any]])
     """Dotted keys and all their values."""
@@ -96,8 +115,8 @@ def load_sweep(source: str, overrides: Sequence[str], games: Sequence[str]) -> S
             only = [str(item) for item in _as_list(value)]
         elif isinstance(grid, dict) and key in grid:
             grid[key] = _as_list(value)
-        elif group == "resources" and rest:
-            content["resources"] = {**(content.get("resources") or {}), rest: value}
+        elif group == "resources" and rest and isinstance(content.get(group) or {}, dict):
+            content[group] = {**(content.get(group) or {}), rest: value}
         elif key in ("retries", "ray_address"):
             content[key] = value
         else:
@@ -129,12 +148,12 @@ def _trials(
     trials: list[Trial] = []
     for variant, settings in variants.items():
         base = str(settings.get("base", config.base))
-        own = {key: value for key, value in settings.items() if key != "base"}
+        own = flat({key: value for key, value in settings.items() if key != "base"})
         for values in itertools.product(*grid.values()):
             point = dict(zip(grid, values, strict=True))
-            keys = {"name": variant, **config.set, **own, **point}
+            keys = {"name": variant, **flat(config.set), **own, **point}
             parts = [variant, *(_part(key, value) for key, value in point.items())]
-            written = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+            written = [f"{key}={json.dumps(value, default=str)}" for key, value in keys.items()]
             trials.append(Trial("-".join(parts), variant, base, (*written, *extra)))
     names = [trial.name for trial in trials]
     if twice := sorted({trial for trial in names if names.count(trial) > 1}):
@@ -170,11 +189,10 @@ def _read(source: str) -> dict[str, Any]:
     return read_yaml(source, text)
 
 
-def dump_sweep(sweep: Sweep) -> str:
-    """The sweep as YAML, its trials listed."""
+def plan_of(sweep: Sweep) -> dict[str, Any]:
+    """The sweep as plain data, its trials listed."""
     trials = {t.name: {"base": t.source, "overrides": list(t.overrides)} for t in sweep.trials}
-    content = {"sweep": sweep.config.model_dump(mode="json"), "trials": trials}
-    return yaml.safe_dump(content, sort_keys=False)
+    return {"sweep": sweep.config.model_dump(mode="json"), "trials": trials}
 
 
 def _explain(source: str, fault: Any) -> str:

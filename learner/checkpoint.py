@@ -121,6 +121,12 @@ class Checkpoints:
             raise CheckpointError(f"{path} cannot be used: {damage}")
         return self._load(path, like)
 
+    def forget_after(self, version: int) -> None:
+        """Drops those that a resumed run will write again."""
+        for later in self.versions():
+            if later > version:
+                shutil.rmtree(self._folder / str(later))
+
     def experience(self, progress: Progress) -> dict[str, np.ndarray] | None:
         """What was saved beside the state that `restore` gave; None if nothing was."""
         path = self._folder / str(progress.updates) / _EXPERIENCE

@@ -17,6 +17,9 @@ Status = Literal["running", "finished", "interrupted", "failed"]
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
+LOCK = ".lock"  # in a run folder
+
+
 class RunFolder:
     """Writes what users and their scripts read (docs/run_folder.md)."""
 
@@ -66,7 +69,7 @@ def locked(path: Path) -> Iterator[None]:
         RunLocked: another process holds it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as file:
+    with (path / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """Checks that need more than one key, before anything is created or started."""
 
 import difflib
+import functools
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ from actors.ray_address import ask_head
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
+from learner.run_folder import LOCK
 
 _ATARI_ONLY = (
     "sticky_actions",
@@ -352,18 +354,32 @@ def _nearest_game(game: str) -> str:
     return f"{hint}(`bmg games` lists the 57)"
 
 
+@functools.cache  # a sweep asks for each of its trials
+def _unanswered(address: str) -> OSError | None:
+    try:
+        ask_head(address)
+    except OSError as error:
+        return error
+    return None
+
+
 def _check_ray_address(address: str | None) -> None:
     if address is None or address == "auto":
         return  # "auto" is looked up when Ray is joined, still before the run folder is made
     try:
-        ask_head(address)
+        error = _unanswered(address)
     except ValueError:
         raise ConfigError(f"actors.ray_address={address}: must be auto or host:port") from None
-    except OSError as error:
+    if error is not None:
         raise ConfigError(
             f"actors.ray_address={address}: no Ray cluster answers there ({error}); start one with "
             "`ray start --head`, or leave the key out to use this machine"
-        ) from None
+        )
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether a folder holds more than the lock of a run that never began."""
+    return any(inside.name != LOCK for inside in path.iterdir())
 
 
 _CHECKS = (
@@ -386,7 +402,7 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
     try:
         if resume and not (path / "config.yaml").is_file():
             raise ConfigError(f"--resume: {path} holds no run; leave --resume out to start one")
-        if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not resume and path.exists() and (not path.is_dir() or _holds_anything(path)):
             raise ConfigError(
                 f"--run-dir {path}: it exists already; --resume goes on with it, or give another "
                 "folder"

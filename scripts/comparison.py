@@ -1,6 +1,7 @@
 """Which runs may be compared and averaged, and what a reader has to know about the others."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,14 +39,11 @@ class Comparison(NamedTuple):
     notes: list[str]  # what is missing, unfinished or mixed
 
 
-def compare(
-    runs: list[Run], planned: Iterable[Path] = (), mix: Iterable[str] = ()
-) -> list[Comparison]:
+def compare(runs: list[Run], mix: Iterable[str] = ()) -> list[Comparison]:
     """Parts runs by protocol, and chooses those whose scores may be averaged.
 
     Args:
         runs: all.
-        planned: folders of runs that a sweep should have.
         mix: what the protocols of runs that are compared may differ in.
 
     Raises:
@@ -54,26 +52,30 @@ def compare(
     mix = tuple(mix)
     known = {key for run in runs for key in run.protocol}
     for key in mix:
-        if known and key not in known:
+        if key not in known:
             raise ConfigError(f"--mix {key}: protocols have {', '.join(sorted(known))}")
     parts: dict[str, list[Run]] = {}
     for run in runs:
         facts = {k: v for k, v in run.protocol.items() if k not in (*_OF_THE_GAME, *mix)}
         parts.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
-    found = [_compare(json.loads(facts), members) for facts, members in parts.items()]
-    have = {run.path.absolute() for run in runs}
-    absent = [path.name for path in planned if path.absolute() not in have]
-    if absent:
-        note = f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"
-        found = [c._replace(notes=[note, *c.notes]) for c in found]
-    return found
+    return [_compare(json.loads(facts), members, mix) for facts, members in parts.items()]
 
 
-def _compare(protocol: dict[str, Any], runs: list[Run]) -> Comparison:
-    total = max(run.total_frames for run in runs)
-    settings: dict[str, list[Run]] = {}
+def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
+    """A note on trials of a sweep that have no run; none if all have."""
+    have = {path.absolute() for path in found}
+    absent = sorted({path.name for path in planned if path.absolute() not in have})
+    if not absent:
+        return []
+    return [f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"]
+
+
+def _compare(protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...]) -> Comparison:
+    # A run that has only begun must not make all others short.
+    total = max(run.total_frames for run in [r for r in runs if r.finished] or runs)
+    settings: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        settings.setdefault(run.setting(with_game=False), []).append(run)
+        settings.setdefault((run.setting(with_game=False), run.name), []).append(run)
     whole = [run for run in runs if _reaches(run, total)]
     labels = _labels(list(settings.values()))
     agents = []
@@ -82,11 +84,19 @@ def _compare(protocol: dict[str, Any], runs: list[Run]) -> Comparison:
         for run in members:
             if run in whole:
                 by_game.setdefault(run.game, []).append(run)
-        _refuse_twins(members)
+        _refuse_twins([run for run in members if run in whole])
         if by_game:
             agents.append(Agent(label, members[0].config, dict(sorted(by_game.items()))))
     games = sorted(set.intersection(*(set(a.runs) for a in agents))) if agents else []
-    notes = [*_left_out(runs, total), *_missing(agents, games), *_mixed(runs)]
+    notes = [
+        *_mixed_by_request(runs, mix),
+        *_left_out(runs, total),
+        *_missing(agents, games),
+        *_without_score(agents, total),
+        *_mixed(runs),
+    ]
+    for key in mix:
+        protocol = {**protocol, key: ", ".join(sorted({str(r.protocol.get(key)) for r in runs}))}
     return Comparison(protocol, agents, games, total, runs, notes)
 
 
@@ -119,8 +129,23 @@ def _labels(settings: list[list[Run]]) -> list[str]:
             and len({json.dumps(other.get(key), default=str) for other in others}) > 1
         ]
         label = f"{name} ({', '.join(told[:3])})" if told else name
-        labels.append(label if label not in labels else f"{label} [{members[0].path.name}]")
+        labels.append(unique(label, labels, members[0].path))
     return labels
+
+
+def unique(label: str, taken: Iterable[str], path: Path) -> str:
+    """The label, or the label with as much of a path as tells it from all others."""
+    taken, candidate = set(taken), label
+    for count in range(1, len(path.parts) + 1):
+        if candidate not in taken:
+            break
+        candidate = f"{label} [{'/'.join(path.parts[-count:])}]"
+    return candidate
+
+
+def whole_runs(comparison: Comparison) -> list[Run]:
+    """Those that means are taken over."""
+    return [run for run in comparison.runs if _reaches(run, comparison.total)]
 
 
 def _left_out(runs: list[Run], total: int) -> list[str]:
@@ -158,6 +183,31 @@ def _missing(agents: list[Agent], games: list[str]) -> list[str]:
                 lacking.append(f"{game} {', '.join(gone)}")
         if lacking:
             notes.append(f"{agent.label} lacks seeds: {_some(lacking)}")
+    return notes
+
+
+def _without_score(agents: list[Agent], total: int) -> list[str]:
+    """Runs in whose last twentieth no episode's return was known."""
+    lost = [
+        run.path.name
+        for agent in agents
+        for runs in agent.runs.values()
+        for run in runs
+        if not math.isfinite(final_return(run, total))
+    ]
+    if not lost:
+        return []
+    text = f"{_count(len(lost), 'run')} without a return in the last twentieth, left out of scores"
+    return [f"{text}: {_some(lost)}"]
+
+
+def _mixed_by_request(runs: list[Run], mix: tuple[str, ...]) -> list[str]:
+    notes = []
+    for key in mix:
+        found = Counter(str(run.protocol.get(key)) for run in runs)
+        if len(found) > 1:
+            told = ", ".join(f"{value} ({n} runs)" for value, n in found.items())
+            notes.append(f"protocols are mixed by request: {key} = {told}")
     return notes
 
 

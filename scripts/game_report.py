@@ -3,6 +3,7 @@
 import csv
 import importlib.resources
 import itertools
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,11 @@ from scripts.tables import write_tables
 
 # Columns of published/atari57_200m.csv, all at 200M frames.
 _BASELINES = {"impala_deep": "IMPALA deep", "stacx_discorl": "STACX (DiscoRL)"}
-_BASELINE_FRAMES = 200_000_000
+_ABLATED = {
+    "meta.target_optimizer": "target's optimiser",
+    "meta.matching": "matching function",
+    "meta.bootstrap_steps": "bootstrap steps L",
+}
 _THRESHOLDS = 81
 _LARGEST_THRESHOLD = 8.0
 _SEED = 0  # of the bootstrap: the same runs give the same report
@@ -77,12 +82,17 @@ def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Writ
             draw("ablations", draw_ablations, rng)
         draw("bootstrap_steps_by_game", draw_bootstrap_steps)
         for game in sorted({game for agent in agents for game in agent.runs}):
-            draw(f"game_{game}", draw_game, game)
+            draw(f"game_{file_name(game)}", draw_game, game)
     evaluated = evaluation_rows(comparison)
     if evaluated:
         tables.append(("Separate evaluations", evaluated))
         files += write_tables(evaluated, folder, f"evaluations{suffix}")
     return Written(figures, tables, files)
+
+
+def file_name(game: str) -> str:
+    """A game's name as a part of a file's; Gymnasium's have slashes and colons."""
+    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in game)
 
 
 def game_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -115,7 +125,8 @@ def aggregate_rows(comparison: Comparison, rng: np.random.Generator) -> list[dic
     rows = []
     for label, games in _scored(comparison).items():
         counts = sorted({len(game) for game in games})
-        row = {"agent": label, "seeds": " to ".join(map(str, {counts[0], counts[-1]}))}
+        seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        row = {"agent": label, "seeds": seeds}
         for name, e in scores.aggregate(games, rng).items():
             row[name] = f"{_percent(e.value)} ({_percent(e.low)} to {_percent(e.high)})"
         rows.append(row)
@@ -132,45 +143,39 @@ def aggregate_rows(comparison: Comparison, rng: np.random.Generator) -> list[dic
 
 def evaluation_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Scores of separate evaluations at fixed frame counts; each protocol has rows of its own."""
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple, dict[Path, dict[str, Any]]] = {}
     for agent in comparison.agents:
         for game, runs in agent.runs.items():
-            for run, evaluation in itertools.chain(
-                *([(r, e) for e in r.evaluations] for r in runs)
-            ):
+            for run, evaluation in ((r, e) for r in runs for e in r.evaluations):
                 every = run.config.get("evaluation.every_frames") or 1
                 frames = evaluation["frames"]
                 if evaluation.get("snapshot"):
                     frames = frames // every * every  # it was taken by the update that reached it
-                protocol = evaluation["protocol"]
-                how = (
-                    evaluation["policy"],
-                    protocol.get("noop_max"),
-                    protocol.get("sticky_actions"),
-                    protocol.get("max_episode_frames"),
-                )
-                groups.setdefault((game, agent.label, frames, how), []).append(evaluation)
+                protocol = {k: v for k, v in evaluation["protocol"].items() if k != "actions"}
+                how = json.dumps(protocol, sort_keys=True)
+                key = game, agent.label, evaluation["policy"], how, frames
+                groups.setdefault(key, {})[run.path] = evaluation
     rows = []
-    for (game, label, frames, how), members in groups.items():
-        means = np.array([member["mean_return"] for member in members])
+    for (game, label, policy, how, frames), by_run in sorted(groups.items()):
+        members, protocol = list(by_run.values()), json.loads(how)
+        mean = float(np.mean([member["mean_return"] for member in members]))
         rows.append(
             {
                 "game": game,
                 "agent": label,
                 "frames": frames,
-                "policy": how[0],
-                "no-ops": how[1],
-                "sticky actions": how[2],
-                "most frames": how[3],
-                "seeds": len(means),
+                "policy": policy,
+                "no-ops": protocol.get("noop_max"),
+                "sticky actions": protocol.get("sticky_actions"),
+                "most frames": protocol.get("max_episode_frames"),
+                "ale-py": protocol.get("ale_py"),
+                "seeds": len(members),
                 "episodes": sum(member["episodes"] for member in members),
-                "return": _round(float(means.mean())),
-                "human-normalised": _percent(normalised(game, float(means.mean())))
-                if game in BY_NAME
-                else None,
+                "return": _round(mean),
+                "human-normalised": _percent(normalised(game, mean)) if game in BY_NAME else None,
             }
         )
-    return sorted(rows, key=lambda r: (r["game"], r["agent"], r["policy"], str(r), r["frames"]))
+    return rows
 
 
 def draw_aggregates(
@@ -215,8 +220,12 @@ def draw_over_frames(
 ) -> bool:
     """An aggregate over frames, with where published agents ended."""
     grid = frame_grid(comparison)
+    scored = _scored(comparison)
+    agents = [agent for agent in comparison.agents if agent.label in scored]
+    if not agents:
+        return False
     figure, axes = pyplot().subplots(figsize=(WIDTH, 3.6), layout="constrained")
-    for agent in comparison.agents:
+    for agent in agents:
         over = scores_over_time(agent, comparison.games, grid)
         estimate = scores.aggregate_over_time(over, name, rng)
         _band(axes, grid, estimate, agent.label, styles[agent.label])
@@ -304,37 +313,25 @@ def draw_relative_scores(comparison: Comparison, styles: dict[str, Any], stem: P
 def draw_ablations(
     comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
 ) -> bool:
-    """Medians of agents whose names differ in their last part, as `matching_kl`, `matching_l2`."""
-    groups: dict[str, list[str]] = {}
-    for agent in comparison.agents:
-        axis, _, value = agent.label.rpartition("_")
-        if axis and value:
-            groups.setdefault(axis, []).append(agent.label)
-    for agent in comparison.agents:  # bmg beside bmg_2
-        if agent.label in groups:
-            groups[agent.label].insert(0, agent.label)
-    for axis in [axis for axis in groups if any(axis.startswith(f"{o}_") for o in groups)]:
-        parent = next(o for o in groups if axis.startswith(f"{o}_"))
-        groups[parent] += groups.pop(axis)  # matching_kl_value belongs to matching_kl
-    groups = {axis: labels for axis, labels in groups.items() if len(labels) > 1}
+    """Medians of BMG agents that differ in one of what the paper ablates, a panel for each."""
     estimates = _aggregates(comparison, rng)
-    if not groups or not estimates:
+    agents = [agent for agent in comparison.agents if agent.label in estimates]
+    panels_of = {key: _varying(agents, key) for key in _ABLATED}
+    panels_of = {key: found for key, found in panels_of.items() if len(found) > 1}
+    if not panels_of:
         return False
     figure, panels = pyplot().subplots(
-        1, len(groups), figsize=(WIDTH, 3.0), sharey=True, layout="constrained", squeeze=False
+        1, len(panels_of), figsize=(WIDTH, 3.0), sharey=True, layout="constrained", squeeze=False
     )
-    for panel, (axis, labels) in zip(panels[0], groups.items(), strict=True):
-        labels = [label for label in sorted(labels) if label in estimates]
-        medians = [estimates[label]["median"] for label in labels]
+    for panel, (key, found) in zip(panels[0], panels_of.items(), strict=True):
+        medians = [estimates[agent.label]["median"] for agent in found.values()]
         values = np.array([float(e.value) for e in medians])
         errors = np.abs(np.array([[e.low, e.high] for e in medians]).T - values)
-        panel.bar(range(len(labels)), values, color="#56B4E9", edgecolor="black", width=0.6)
-        panel.errorbar(
-            range(len(labels)), values, yerr=errors, fmt="none", color="black", capsize=3
-        )
-        ticks = [label.removeprefix(f"{axis}_").replace("_", "\n") for label in labels]
-        panel.set_xticks(range(len(labels)), ticks)
-        panel.set_title(axis.replace("_", " "), fontsize=9)
+        places = range(len(found))
+        panel.bar(places, values, color="#56B4E9", edgecolor="black", width=0.6)
+        panel.errorbar(places, values, yerr=errors, fmt="none", color="black", capsize=3)
+        panel.set_xticks(places, [str(value).replace("_", "\n") for value in found])
+        panel.set_title(_ABLATED[key], fontsize=9)
         panel.grid(axis="x", visible=False)
     panels[0][0].set_ylabel("median human-normalised score")
     _percent_axis(panels[0][0].yaxis)
@@ -345,45 +342,49 @@ def draw_ablations(
 
 def draw_bootstrap_steps(comparison: Comparison, styles: dict[str, Any], stem: Path) -> bool:
     """Final returns for each L, games side by side (six at most)."""
-    by_steps: dict[int, Agent] = {}
-    for agent in comparison.agents:
-        steps = agent.config.get("meta.bootstrap_steps")
-        if agent.config.get("agent.algorithm") == "bmg" and isinstance(steps, int):
-            if agent.label.startswith(("target_", "matching_")) or steps in by_steps:
-                continue  # another ablation's
-            by_steps[steps] = agent
+    by_steps = _varying(comparison.agents, "meta.bootstrap_steps")
     games = comparison.games[:6]
     if len(by_steps) < 2 or not games:
         return False
+    rows, columns = -(-len(games) // 3), min(3, len(games))
     figure, panels = pyplot().subplots(
-        -(-len(games) // 3),
-        min(3, len(games)),
-        figsize=(WIDTH, 2.6 * -(-len(games) // 3)),
-        layout="constrained",
-        squeeze=False,
+        rows, columns, figsize=(WIDTH, 2.6 * rows), layout="constrained", squeeze=False
     )
-    order = sorted(by_steps)
     for panel, game in itertools.zip_longest(panels.flat, games):
         if game is None:
             panel.set_visible(False)
             continue
-        for steps in order:
-            runs = by_steps[steps].runs[game]
-            final = [final_return(run, comparison.total) for run in runs]
+        means = []
+        for steps, agent in by_steps.items():
+            final = np.array([final_return(run, comparison.total) for run in agent.runs[game]])
+            final = final[np.isfinite(final)]
             panel.plot([steps] * len(final), final, "o", color="0.6", markersize=4)
-        means = [
-            np.nanmean([final_return(r, comparison.total) for r in by_steps[s].runs[game]])
-            for s in order
-        ]
-        panel.plot(order, means, "-s", color="#0072B2")
+            means.append(final.mean() if len(final) else np.nan)
+        panel.plot(list(by_steps), means, "-s", color="#0072B2")
         panel.set_xscale("log", base=2)
-        panel.set_xticks(order, [str(steps) for steps in order])
+        panel.set_xticks(list(by_steps), [str(steps) for steps in by_steps])
         panel.minorticks_off()
         panel.set_title(game.replace("_", " "), fontsize=9)
         panel.set_xlabel("bootstrap steps L")
     panels[0][0].set_ylabel("final return (grey: each seed)")
     save(figure, stem)
     return True
+
+
+def _varying(agents: Sequence[Agent], key: str) -> dict[Any, Agent]:
+    """BMG agents by their value of one ablated key, the others being the same.
+
+    Clipping goes with the number of bootstrap steps, as published, and is not looked at. Of several
+    such sets it is the largest one.
+    """
+    others = [other for other in _ABLATED if other != key]
+    sets: dict[str, dict[Any, Agent]] = {}
+    for agent in agents:
+        if agent.config.get("agent.algorithm") == "bmg":
+            same = json.dumps([agent.config.get(other) for other in others])
+            sets.setdefault(same, {}).setdefault(agent.config.get(key), agent)
+    largest = max(sets.values(), key=len, default={})
+    return dict(sorted(largest.items(), key=lambda item: str(item[0]).zfill(6)))
 
 
 def draw_game(comparison: Comparison, styles: dict[str, Any], stem: Path, game: str) -> bool:
@@ -412,7 +413,8 @@ def draw_game(comparison: Comparison, styles: dict[str, Any], stem: Path, game: 
         panel.tick_params(labelsize=7)
         label_steps(panel, "")
         panel.xaxis.set_major_locator(_few_ticks(2))
-    figure.legend(loc="outside upper center", ncols=_columns(agents), handlelength=3.5)
+    if top.lines:  # else no episode has ended
+        figure.legend(loc="outside upper center", ncols=_columns(agents), handlelength=3.5)
     save(figure, stem)
     return True
 
@@ -465,9 +467,8 @@ def _band(axes: Any, x: np.ndarray, estimate: Estimate, label: str, style: dict[
 
 
 def _caption(comparison: Comparison) -> str:
-    counts = sorted(
-        {len(a.runs[game]) for a in comparison.agents for game in comparison.games} or {0}
-    )
+    scored = _scored(comparison).values()
+    counts = sorted({len(seeds) for games in scored for seeds in games} or {0})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     games = len(comparison.games)
     return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"

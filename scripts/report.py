@@ -5,7 +5,14 @@ from typing import Any
 
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
-from scripts.comparison import Comparison, compare
+from scripts.comparison import (
+    Comparison,
+    compare,
+    curve,
+    never_started,
+    unique,
+    whole_runs,
+)
 from scripts.figures import COLOURS, STYLE, label_steps, pyplot, save
 from scripts.html import Section, write_page
 from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run
@@ -30,11 +37,22 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
 
     given = [Path(run_dir) for run_dir in run_dirs]
     paths = find_runs(given)
-    of_seeds = [path for path in paths if (path / SEEDS_FILE).is_file()]
-    groups = seed_runs.pool([seed_runs.read(path) for path in of_seeds])
-    runs = [read_run(path) for path in paths if path not in of_seeds]
-    planned = [path for path in planned_trials(given) if path not in of_seeds]
-    comparisons = compare(runs, planned, mix) if runs else []
+    notes = never_started(planned_trials(given), paths)
+    seed_folders, runs = [], []
+    for path in paths:
+        try:
+            if (path / SEEDS_FILE).is_file():
+                seed_folders.append(seed_runs.read(path))
+            else:
+                runs.append(read_run(path))
+        except ConfigError as error:
+            if path in given:
+                raise
+            notes.append(f"left out: {error}")  # one of many, which has just begun, say
+    if not seed_folders and not runs:
+        raise ConfigError(f"no run to report: {'; '.join(notes)}")
+    groups = seed_runs.pool(seed_folders)
+    comparisons = compare(runs, mix) if runs else []
     folder = Path(out) if out else (given[0] if len(given) == 1 else Path("report"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +62,8 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
     if groups:
         files = seed_report.report_seeds(groups, folder, "seeds_table" if runs else "table")
         rows = seed_table.table_rows(groups)
-        notes = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
-        sections.append(Section("Runs of several seeds", {}, notes, [("", rows)], _stems(files)))
+        told = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
+        sections.append(Section("Runs of several seeds", {}, told, [("", rows)], _stems(files)))
         written += files
     for index, comparison in enumerate(comparisons):
         suffix = f"_protocol{index + 1}" if len(comparisons) > 1 else ""
@@ -58,7 +76,8 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
             f"runs of {len(comparisons)} protocols, which differ in {differing}: each has a part "
             "of its own (--mix NAME compares all the same)"
         )
-        sections = [s._replace(notes=[note, *s.notes]) for s in sections]
+        notes.append(note)
+    sections[0] = sections[0]._replace(notes=[*notes, *sections[0].notes])
     for note in dict.fromkeys(note for section in sections for note in section.notes):
         print(f"note: {note}")
     written.append(write_page(folder, " and ".join(path.name for path in given[:3]), sections))
@@ -76,9 +95,10 @@ def _report_comparison(
     rows = [_row(run) for run in runs]
     files += write_tables(rows, folder, f"table{suffix}")
     if len({run.game for run in runs}) == 1:
-        draw_curves(runs, folder / f"curve{suffix}")
+        averaged = whole_runs(comparison)
+        draw_curves(runs, averaged, folder / f"curve{suffix}")
         figures.append(f"curve{suffix}")
-        if draw_hyperparameters(runs, folder / f"hyperparameters{suffix}"):
+        if draw_hyperparameters(runs, averaged, folder / f"hyperparameters{suffix}"):
             figures.append(f"hyperparameters{suffix}")
         files += [f"{stem}.{kind}" for stem in figures for kind in ("png", "pdf")]
     if len(runs) > 1 and comparison.agents:
@@ -103,12 +123,18 @@ def _differing(comparisons: list[Comparison]) -> list[str]:
     return [key for key in keys if len({str(c.protocol.get(key)) for c in comparisons}) > 1]
 
 
-def draw_curves(runs: list[Run], stem: Path) -> None:
-    """Mean return of the recent episodes against frames, with reference scores."""
+def draw_curves(runs: list[Run], averaged: list[Run], stem: Path) -> None:
+    """Mean return of the recent episodes against frames, with reference scores.
+
+    Args:
+        runs: of one game.
+        averaged: those of them that means are taken over; the others are drawn alone.
+        stem: the figure's path without its ending.
+    """
     plt = pyplot()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
-        _draw(axes, runs, "episode_return")
+        _draw(axes, runs, averaged, "episode_return")
         random = [e for e in runs[0].evaluations if e["policy"] == "random"]
         if random:
             axes.axhline(
@@ -116,12 +142,18 @@ def draw_curves(runs: list[Run], stem: Path) -> None:
             )
         axes.set_ylabel("episode return (mean of the last 100)")
         axes.set_title(runs[0].game)
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:  # else no episode has ended
+            axes.legend()
         save(figure, stem)
 
 
-def draw_hyperparameters(runs: list[Run], stem: Path) -> bool:
+def draw_hyperparameters(runs: list[Run], averaged: list[Run], stem: Path) -> bool:
     """Each learned hyper-parameter against frames; the acting head solid, auxiliary ones dashed.
+
+    Args:
+        runs: as of `draw_curves`.
+        averaged: as of `draw_curves`.
+        stem: as of `draw_curves`.
 
     Returns:
         Whether there was anything to draw: some run has learned or replayed hyper-parameters.
@@ -143,9 +175,9 @@ def draw_hyperparameters(runs: list[Run], stem: Path) -> bool:
             squeeze=False,
         )
         for panel, name in zip(panels.flat, names, strict=False):
-            _draw(panel, runs, f"meta/{name}")
+            _draw(panel, runs, averaged, f"meta/{name}")
             for head in range(1, 17):
-                _draw(panel, runs, f"meta/auxiliary_{head}/{name}", linestyle="--")
+                _draw(panel, runs, averaged, f"meta/auxiliary_{head}/{name}", linestyle="--")
             panel.set_title(name.replace("_", " "))
         for panel in panels.flat[len(names) :]:
             panel.set_visible(False)
@@ -155,39 +187,39 @@ def draw_hyperparameters(runs: list[Run], stem: Path) -> bool:
     return True
 
 
-def _draw(axes: Any, runs: list[Run], key: str, linestyle: str = "-") -> None:
-    """A metric against frames: runs of one setting share a colour and, over all, a mean."""
+def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: str = "-") -> None:
+    """A metric against frames: runs of one setting share a colour and, over whole ones, a mean."""
     import numpy as np
-
-    from scripts.comparison import curve
 
     for index, (name, members) in enumerate(_groups(runs).items()):
         curves = [(run, *curve(run, key)) for run in members]
         curves = [item for item in curves if len(item[1])]
+        whole = [item for item in curves if item[0] in averaged]
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": linestyle}
-        thin = {"alpha": 0.3, "linewidth": 0.8} if len(curves) > 1 else {}
         for run, frames, values in curves:
-            label = None if thin else f"{name}, seed {run.seed}"
-            axes.plot(frames, values, label=label if linestyle == "-" else None, **style, **thin)
-        if thin:  # the mean goes as far as all of them do
-            start, end = max(c[1][0] for c in curves), min(c[1][-1] for c in curves)
+            thin = {"alpha": 0.3, "linewidth": 0.8} if len(whole) > 1 and run in averaged else {}
+            label = None if thin or linestyle != "-" else f"{name}, seed {run.seed}"
+            if label and run not in averaged:
+                label += f" ({run.summary.get('status', 'unfinished')})"
+            axes.plot(frames, values, label=label, **style, **thin)
+        if len(whole) > 1:  # the mean goes as far as all of them do
+            start, end = max(c[1][0] for c in whole), min(c[1][-1] for c in whole)
             grid = np.linspace(start, end, 200)
-            mean = np.mean([np.interp(grid, frames, values) for _, frames, values in curves], 0)
-            label = f"{name}, mean of {len(curves)} seeds"
+            mean = np.mean([np.interp(grid, frames, values) for _, frames, values in whole], 0)
+            label = f"{name}, mean of {len(whole)} seeds"
             axes.plot(grid, mean, label=label if linestyle == "-" else None, **style)
     label_steps(axes, "environment frames")
 
 
 def _groups(runs: list[Run]) -> dict[str, list[Run]]:
     """Runs that differ in nothing but their seeds, under a label that no others have."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.setting(with_game=True), []).append(run)
+        groups.setdefault((run.setting(with_game=True), run.name), []).append(run)
     labelled: dict[str, list[Run]] = {}
     for members in groups.values():
         first = members[0]
-        label = first.name if first.name not in labelled else f"{first.name} ({first.path.name})"
-        labelled[label] = members
+        labelled[unique(first.name, labelled, first.path)] = members
     return labelled
 
 
@@ -202,7 +234,12 @@ def _row(run: Run) -> dict[str, Any]:
         "hours": round(last["seconds"] / 3600, 2),
         "training return": _rounded(last["episode_return"]),
     }
-    newest = [e for e in run.evaluations if not e.get("snapshot")]
+    newest = [
+        evaluation
+        for evaluation in run.evaluations
+        if not evaluation.get("snapshot")
+        and evaluation.get("evaluation_protocol", "training") == "training"
+    ]
     for policy in ("sample", "random"):
         text = None
         for evaluation in newest:

@@ -18,7 +18,9 @@ _NOT_OF_THE_SETTING = (
     *("seed", "name", "total_frames", "checkpoint", "logging", "evaluation"),
     *("learner.devices", "learner.gpu_memory"),
     *("learner.processes", "learner.process", "learner.coordinator"),
-    *("actors.ray_address", "actors.max_failures", "actors.unroll_timeout_seconds"),
+    *("actors.count", "actors.threads_per_actor", "actors.device", "actors.ray_address"),
+    *("actors.cpus_per_actor", "actors.memory_mb_per_actor", "actors.gpus_per_actor"),
+    *("actors.max_bytes_in_flight", "actors.unroll_timeout_seconds", "actors.max_failures"),
 )
 
 
@@ -134,12 +136,12 @@ def find_runs(paths: list[Path]) -> list[Path]:
 
 
 def planned_trials(paths: list[Path]) -> list[Path]:
-    """Run folders of the trials that sweeps in these folders should have."""
+    """Run folders of the trials that sweeps in or just above these folders should have."""
+    files = [file for path in paths for file in path.rglob("sweep.yaml")]
+    files += [path.parent / "sweep.yaml" for path in paths]
     planned: list[Path] = []
-    for path in paths:
-        if (path / "sweep.yaml").is_file():
-            trials = (_yaml(path / "sweep.yaml")).get("trials") or {}
-            planned += [path / name for name in trials]
+    for file in {file.absolute() for file in files if file.is_file()}:
+        planned += [file.parent / name for name in _yaml(file).get("trials") or {}]
     return planned
 
 

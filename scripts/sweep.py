@@ -1,5 +1,7 @@
 """`bmg sweep`: many trainings from one file, on a Ray cluster."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import os
@@ -8,14 +10,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
 
 from actors.environments.atari_games import BY_NAME
 from configs import load as config_load
 from configs.load import ConfigError, ConfigErrors
 from configs.schema import Config
-from configs.sweep import Sweep, Trial, dump_sweep, load_sweep
+from configs.sweep import Sweep, Trial, load_sweep, plan_of
 from scripts.check import RunFailed, all_faults, faults_of_game
+
+if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
+    from scripts.trials import Each
 
 _MEASURE_LINES = 8  # of metrics, after which the speed of a run is known well enough
 _MEASURE_SECONDS = 150.0
@@ -43,13 +50,11 @@ def sweep(
     if dry_run:
         _dry_run(plan, planned)
         return 0
-    folder = Path(results) if results else Path("results") / plan.name
+    folder = (Path(results) if results else Path("results") / plan.name).absolute()
     _check_folder(folder, resume)
     if resume:
         _check_same_sweep(planned, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sweep.yaml").write_text(dump_sweep(plan))
-    return _run(plan, planned, folder.absolute())
+    return _run(plan, planned, folder)
 
 
 def _configurations(plan: Sweep) -> list[Planned]:
@@ -112,12 +117,10 @@ def _check_same_sweep(planned: list[Planned], folder: Path) -> None:
 
 
 def _run(plan: Sweep, planned: list[Planned], folder: Path) -> int:
-    from actors import cluster
-    from scripts import trials
-    from scripts.sweep_display import SweepDisplay
+    from scripts.trials import Task, is_finished
 
     tasks = [
-        trials.Task(
+        Task(
             trial.name,
             _absolute(trial.source),
             trial.overrides,
@@ -128,28 +131,57 @@ def _run(plan: Sweep, planned: list[Planned], folder: Path) -> int:
         )
         for trial, config in planned
     ]
-    todo = [task for task in tasks if not trials.is_finished(task)]
-    failed: dict[str, str] = {}
-    interrupted = None
-    with contextlib.closing(SweepDisplay(plan.name, folder, tasks)) as display:
-        if todo:
-            with _ray(plan.config.ray_address), _interrupted_by_sigterm():
-                each = _each(plan, planned, cluster.largest_node_cpus())
-                try:
-                    failed = trials.run_tasks(todo, each, plan.config.retries, display.show)
-                except KeyboardInterrupt as stop:
-                    interrupted = stop
-        display.end(failed)
+    todo = [task for task in tasks if not is_finished(task)]
+    before = len(tasks) - len(todo)
+    interrupted = _run_unfinished(plan, planned, folder, tasks, todo) if todo else None
     if interrupted is not None:
         print(f"interrupted; `bmg sweep ... --results {folder} --resume` goes on")
         return 143 if interrupted.args else 130
-    unfinished = [task.name for task in tasks if not trials.is_finished(task)]
+    unfinished = [task.name for task in tasks if not is_finished(task)]
     if unfinished:
         raise RunFailed(f"{len(unfinished)} of {len(tasks)} trials: {', '.join(unfinished)}")
-    print(
-        f"finished: {len(tasks)} trials ({len(tasks) - len(todo)} were finished before); {folder}"
-    )
+    print(f"finished: {len(tasks)} trials ({before} were finished before); {folder}")
     return 0
+
+
+def _run_unfinished(
+    plan: Sweep, planned: list[Planned], folder: Path, tasks: list[Any], todo: list[Any]
+) -> KeyboardInterrupt | None:
+    """Runs `todo` of `tasks`; returns the signal that ended it, if one did."""
+    from actors import cluster
+    from learner.run_folder import RunLocked, locked
+    from scripts.sweep_display import SweepDisplay
+    from scripts.trials import run_tasks
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_ray(plan.config.ray_address))
+        stack.enter_context(_interrupted_by_sigterm())
+        each, at_once = _room(plan, planned, cluster.nodes())
+        try:
+            stack.enter_context(locked(folder))
+        except RunLocked:
+            raise ConfigError(f"--results {folder}: another sweep runs into it") from None
+        _write_plan(plan, folder)
+        failed: dict[str, str] = {}
+        display = stack.enter_context(contextlib.closing(SweepDisplay(plan.name, folder, tasks)))
+        interrupted = None
+        try:
+            failed = run_tasks(todo, each, plan.config.retries, at_once, display.show)
+        except KeyboardInterrupt as stop:
+            interrupted = stop
+        display.end(failed)
+        return interrupted
+
+
+def _write_plan(plan: Sweep, folder: Path) -> None:
+    """Writes sweep.yaml; a part of a sweep that is resumed leaves the other trials in it."""
+    file = folder / "sweep.yaml"
+    content = plan_of(plan)
+    if file.is_file():
+        content["trials"] = {**yaml.safe_load(file.read_text())["trials"], **content["trials"]}
+    partial = file.with_name("sweep.yaml.partial")
+    partial.write_text(yaml.safe_dump(content, sort_keys=False))
+    partial.replace(file)
 
 
 @contextlib.contextmanager
@@ -182,21 +214,38 @@ def _interrupted_by_sigterm() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _each(plan: Sweep, planned: list[Planned], node_cpus: float) -> Any:
-    """Resources of a trial.
+def _room(plan: Sweep, planned: list[Planned], nodes: list[dict[str, float]]) -> tuple[Each, int]:
+    """Resources of a trial, and how many trials may run at once.
 
     Raises:
-        ConfigError: no node has them.
+        ConfigError: no node, or not the cluster, has what one trial needs.
     """
-    from scripts.trials import Each
-
     asked = plan.config.resources
-    if asked.cpus is not None and asked.cpus > node_cpus:
-        raise ConfigError(
-            f"resources.cpus={asked.cpus:g}: the largest node has {node_cpus:g}; ask for less"
+    most = max(node.get("CPU", 0.0) for node in nodes)
+    cpus = asked.cpus or min(most, max(_cpus(config) for _, config in planned))
+    each = Each(cpus, asked.gpus, asked.memory_mb * 2**20)
+    wanted = {"CPU": each.cpus, "GPU": each.gpus, "memory": each.memory_bytes}
+    if not any(all(node.get(k, 0.0) >= v for k, v in wanted.items()) for node in nodes):
+        told = "; ".join(
+            f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs, "
+            f"{node.get('memory', 0) / 2**20:.0f} MiB"
+            for node in nodes[:3]
         )
-    cpus = asked.cpus or min(node_cpus, max(_cpus(config) for _, config in planned))
-    return Each(cpus, asked.gpus, asked.memory_mb * 2**20)
+        raise ConfigError(
+            f"resources: no node has {each.cpus:g} CPUs, {each.gpus:g} GPUs and {asked.memory_mb} "
+            f"MiB for a trial (the nodes have {told}); ask for less"
+        )
+    beside = max(_cpus_on_cluster(config) for _, config in planned)
+    if not beside:
+        return each, len(planned)
+    total = sum(node.get("CPU", 0.0) for node in nodes)
+    at_once = int(total // (each.cpus + beside))  # else learners would take their actors' CPUs
+    if not at_once:
+        raise ConfigError(
+            f"actors.count: a trial needs {each.cpus:g} CPUs and {beside:g} for its actors; the "
+            f"cluster has {total:g}"
+        )
+    return each, at_once
 
 
 def _cpus(config: Config) -> float:
@@ -204,6 +253,13 @@ def _cpus(config: Config) -> float:
     actors = config.actors
     beside = actors.runtime == "ray" and actors.ray_address is None
     return 1 + (math.ceil(actors.count * actors.cpus_per_actor) if beside else 0)
+
+
+def _cpus_on_cluster(config: Config) -> float:
+    """Of actors that live on the cluster, wherever there is room."""
+    actors = config.actors
+    joins = actors.runtime == "ray" and actors.ray_address is not None
+    return actors.count * actors.cpus_per_actor if joins else 0.0
 
 
 def _absolute(source: str) -> str:
@@ -217,18 +273,19 @@ def _dry_run(plan: Sweep, planned: list[Planned]) -> None:
     frames = sum(config.seeds * config.total_frames for _, config in planned)
     print(f"{len(planned)} trials, {frames:,} frames", flush=True)
     node_cpus = float(os.cpu_count() or 1)
-    each = _each(plan, planned, node_cpus)
-    at_once = max(1, int(node_cpus // each.cpus))
+    cpus = plan.config.resources.cpus or max(_cpus(config) for _, config in planned)
+    cpus = min(node_cpus, cpus)
+    at_once = max(1, int(node_cpus // cpus))
     seconds = 0.0
     for variant in dict.fromkeys(trial.variant for trial, _ in planned):
         members = [item for item in planned if item.trial.variant == variant]
-        rate = _measure(members[0], max(1, int(each.cpus)), each.gpus > 0)
+        rate = _measure(members[0], max(1, int(cpus)), plan.config.resources.gpus > 0)
         total = sum(config.seeds * config.total_frames for _, config in members)
         print(f"{variant}: {rate:,.0f} frames/s alone on this machine", flush=True)
         seconds += total / rate
     hours = seconds / 3600 / at_once
     print(
-        f"about {hours:,.1f} hours on this machine ({each.cpus:g} CPUs for each trial, {at_once} "
+        f"about {hours:,.1f} hours on this machine ({cpus:g} CPUs for each trial, {at_once} "
         "at once, if none slows another down); divide by the number of such machines"
     )
 

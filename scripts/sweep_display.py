@@ -122,7 +122,9 @@ def _table(title: str, states: list[_State], rows: int) -> Table:
         table.add_column(column, justify="right")
     chosen = sorted(states, key=lambda state: _ORDER.index(state.status))[: max(rows, 5)]
     for state in sorted(chosen, key=lambda s: [t.name for t in states].index(s.name)):
-        success = state.metrics.get("episode_return", state.metrics.get("reward_per_step"))
+        success = state.metrics.get("episode_return")
+        if success is None:
+            success = state.metrics.get("reward_per_step")
         rate = state.metrics.get("frames_per_second")
         table.add_row(
             state.name,

@@ -160,7 +160,7 @@ def _lead(
     stop: StopSignals,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
-    with hold(path):
+    with hold(path, resume):
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)
         with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
@@ -171,11 +171,11 @@ def _lead(
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path, resume: bool) -> Iterator[None]:
     """Holds the run folder while training.
 
     Raises:
-        ConfigError: another process does.
+        ConfigError: another process does, or has left a run in it since `check_run_folder`.
     """
     from learner.run_folder import RunLocked, locked
 
@@ -186,6 +186,7 @@ def hold(path: Path) -> Iterator[None]:
             raise ConfigError(
                 f"--run-dir {path}: another process trains into it; wait for it, or end it first"
             ) from None
+        check_run_folder(path, resume=resume)
         yield
 
 
@@ -276,7 +277,7 @@ def starting_point(
 ) -> tuple[State, Progress]:
     """The first state, or that of the newest good checkpoint."""
     from learner import run_folder
-    from learner.checkpoint import CheckpointError
+    from learner.checkpoint import CheckpointError, open_snapshots
     from learner.loop import Progress
 
     if not resume:
@@ -286,6 +287,7 @@ def starting_point(
     except CheckpointError as error:
         raise RunFailed(f"{error}; run folder: {path}") from error
     run_folder.forget_after(path, progress.frames)
+    open_snapshots(path).forget_after(progress.updates)
     return state, progress
 
 
@@ -424,7 +426,8 @@ class Record:
         logging.getLogger().removeHandler(self._log)
         self._log.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            with contextlib.suppress(Exception):
+                self._wandb.finish()
 
 
 def connect(config: Config, probe: Probe) -> None:
@@ -514,7 +517,7 @@ def _wandb(config: Config, path: Path) -> Any:
     waiting = wandb.Settings(init_timeout=_WANDB_SECONDS)
     try:
         return wandb.init(**settings, settings=waiting)
-    except wandb.Error as error:  # no key, no network
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # no key, no network, whatever else that service may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         _log.warning("no Weights & Biases (%s); `wandb sync %s/wandb` later", reason, path)
         return wandb.init(**settings, mode="offline")

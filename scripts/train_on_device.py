@@ -24,7 +24,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     learner = on_device.build_seeds_learner(config, on_device.build_parts(config, environment))
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
-    with hold(path):
+    with hold(path, resume):
         start = starting_point(learner.initial_state(), checkpoints, path, resume)
         return _run(config, path, environment.num_actions, learner, checkpoints, stop, *start)
 

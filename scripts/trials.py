@@ -1,5 +1,6 @@
 """Trials of a sweep as Ray tasks: Ray places them, retries them, and moves them from lost nodes."""
 
+import collections
 import contextlib
 import ctypes
 import json
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import ray
 from ray import exceptions
+
+from learner.run_folder import LOCK, RunLocked, locked
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0  # for the checkpoint of a trial that has to end
@@ -49,7 +52,11 @@ class Each(NamedTuple):
 
 
 def run_tasks(
-    tasks: list[Task], each: Each, retries: int, on_tick: Callable[[dict[str, str]], None]
+    tasks: list[Task],
+    each: Each,
+    retries: int,
+    at_once: int,
+    on_tick: Callable[[dict[str, str]], None],
 ) -> dict[str, str]:
     """Runs all, as many at once as there is room for. Ray is connected.
 
@@ -57,6 +64,7 @@ def run_tasks(
         tasks: in the order in which they should start.
         each: resources.
         retries: of a task that fails or whose node is lost.
+        at_once: at most so many, where trials have actors on the cluster beside them.
         on_tick: called twice a second with the reasons of the failed ones so far.
 
     Returns:
@@ -71,10 +79,14 @@ def run_tasks(
     }
     remote = ray.remote(**options)(run_task)
     threads, gpu = max(1, math.floor(each.cpus)), each.gpus > 0
-    pending = {remote.options(name=task.name).remote(task, threads, gpu): task for task in tasks}
+    pending: dict[Any, Task] = {}
+    waiting = collections.deque(tasks)
     failed: dict[str, str] = {}
     try:
-        while pending:
+        while pending or waiting:
+            while waiting and len(pending) < at_once:
+                task = waiting.popleft()
+                pending[remote.options(name=task.name).remote(task, threads, gpu)] = task
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
             for reference in ready:
                 task = pending.pop(reference)
@@ -102,8 +114,6 @@ def run_task(task: Task, threads: int, gpu: bool) -> None:
     _wait_until_unlocked(task.folder)
     if not is_trained(task.folder, task.total_frames):
         resume = has_checkpoint(task.folder)
-        if not resume and task.folder.exists():
-            shutil.rmtree(task.folder)  # ended before its first checkpoint: there is nothing in it
         arguments = ["train", task.source, *task.overrides, "--run-dir", str(task.folder)]
         _bmg(task, [*arguments, *(["--resume"] if resume else [])], threads, gpu)
     if task.evaluate and not is_evaluated(task.folder):
@@ -136,8 +146,13 @@ def is_evaluated(folder: Path) -> bool:
     snapshots = folder / "snapshots"
     if not snapshots.is_dir():
         return True
-    count = sum(path.name.isdigit() for path in snapshots.iterdir())
-    return len(list(folder.glob("evaluation*at-*.json"))) >= count
+    kept = [path for path in snapshots.iterdir() if path.name.isdigit()]
+    played = set()
+    for file in folder.glob("evaluation*at-*.json"):
+        evaluation = json.loads(file.read_text())
+        if evaluation["policy"] == "sample":
+            played.add(evaluation["learner_updates"])
+    return all(int(path.name) in played for path in kept)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -147,22 +162,31 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def _wait_until_unlocked(folder: Path) -> None:
-    """Until no process trains into the folder.
+    """Until no process trains into the folder; a folder without a checkpoint is emptied then.
 
     Raises:
         TrialFailed: one goes on.
     """
-    from learner.run_folder import RunLocked, locked
-
     deadline = time.monotonic() + _LOCKED_SECONDS
     while folder.is_dir():
         try:
             with locked(folder):
+                if not has_checkpoint(folder):
+                    _empty(folder)  # ended before its first one: there is nothing to go on with
                 return
         except RunLocked as error:
             if time.monotonic() > deadline:
                 raise TrialFailed(str(error)) from error
             time.sleep(_POLL_SECONDS)
+
+
+def _empty(folder: Path) -> None:
+    """Removes what a run has begun to write, but not the lock, which is held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _bmg(task: Task, arguments: list[str], threads: int, gpu: bool) -> None:

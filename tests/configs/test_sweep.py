@@ -19,7 +19,7 @@ def _write(folder, text):
 @pytest.mark.parametrize(
     ("name", "trials"),
     [
-        ("sweeps/ablations", 8 * 57 * 3),
+        ("sweeps/ablations", 6 * 57 * 3),
         ("sweeps/atari57", 2 * 57 * 3),
         ("sweeps/ms_pacman_bootstrap_steps", 9),
         ("sweeps/smoke", 12),
@@ -40,7 +40,7 @@ def test_what_a_trial_is_made_of(tmp_path):
         tmp_path,
         """
         base: catch/impala
-        set: {total_frames: 1000, agent.discount: 0.9}
+        set: {total_frames: 1000, agent: {discount: 0.9}}
         variants:
           plain:
           tuned: {base: catch/bmg, agent.discount: 0.8, meta.learned: [discount]}
@@ -78,6 +78,8 @@ def test_overrides_narrow_the_grid():
         ("grid: {seed: 1}", ["grid.seed=1"]),
         ("grid: {seed: []}", ["no trials"]),
         ("grid: {seed: [1, 1]}", ["comes twice"]),
+        ("variants: {../away: {}}", ["variants"]),
+        ("resources: {gpus: 1.5}", ["resources.gpus=1.5"]),
     ],
 )
 def test_faults_of_the_file(tmp_path, text, faults):

@@ -110,6 +110,9 @@ def test_protocols_are_never_mixed_unless_asked(tmp_path, capsys):
     _report(tmp_path / "runs", out=tmp_path / "mixed", mix=["sticky_actions"])
     row = next(r for r in _rows(tmp_path / "mixed/games.csv") if r["agent"] == "bmg")
     assert row["seeds"] == "3"
+    assert "mixed by request: sticky_actions = 0.0 (4 runs), 0.25 (1 runs)" in (
+        capsys.readouterr().out
+    )
     with pytest.raises(ConfigError, match=r"--mix stickyness: protocols have .*sticky_actions"):
         _report(tmp_path / "runs", out=tmp_path / "no", mix=["stickyness"])
 
@@ -146,6 +149,64 @@ def test_two_runs_of_one_seed_are_refused(tmp_path):
     write_run(tmp_path / "b", "bmg", "pong", 1, 3.0)
     with pytest.raises(ConfigError, match=r"one setting, game and seed \(1\)"):
         _report(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
+
+
+def test_only_whole_runs_are_averaged_and_an_unfinished_twin_is_no_harm(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    write_run(runs / "a", "bmg", "pong", 1, 3.0)
+    write_run(runs / "b", "bmg", "pong", 2, 5.0)
+    write_run(runs / "again", "bmg", "pong", 2, 9.0, status="running", reached=0.3)
+    write_run(runs / "longer", "bmg", "pong", 3, 9.0, status="running", reached=0.1)
+    summary = runs / "longer/summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "total_frames": 10**9}))
+    (runs / "empty").mkdir()
+    (runs / "empty/metrics.jsonl").touch()
+    _report(runs, out=tmp_path / "out")
+    row = _rows(tmp_path / "out/games.csv")[0]
+    assert (row["seeds"], float(row["return"])) == ("2", 4.0)
+    said = capsys.readouterr().out
+    assert "2 unfinished runs left out of all means: again (running" in said
+    assert "empty: the run has logged nothing yet" in said
+    with pytest.raises(ConfigError, match="logged nothing"):
+        _report(runs / "empty", out=tmp_path / "no")
+
+
+def test_runs_without_returns_are_said_and_not_drawn_as_zero(tmp_path, capsys):
+    for seed, final in enumerate((3.0, None)):
+        folder = tmp_path / "runs" / str(seed)
+        write_run(folder, "bmg", "pong", seed, 3.0)
+        if final is None:
+            text = re.sub(r'"episode_return": [^,]*', '"episode_return": null', _metrics(folder))
+            (folder / "metrics.jsonl").write_text(text)
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    assert "1 run without a return in the last twentieth" in capsys.readouterr().out
+    assert _rows(tmp_path / "out/aggregates.csv")[0]["seeds"] == "1"
+    (tmp_path / "runs/0/metrics.jsonl").write_text(
+        re.sub(r'"episode_return": [^,]*', '"episode_return": null', _metrics(tmp_path / "runs/0"))
+    )
+    _report(tmp_path / "runs", out=tmp_path / "none")
+    assert not (tmp_path / "none/iqm_over_frames.png").exists()
+
+
+def _metrics(folder):
+    return (folder / "metrics.jsonl").read_text()
+
+
+def test_evaluations_count_each_run_once_and_keep_protocols_apart(tmp_path):
+    run = tmp_path / "runs/a"
+    write_run(run, "bmg", "pong", 1, 3.0, overrides=("evaluation.every_frames=1000",))
+    write_run(tmp_path / "runs/b", "bmg", "pong", 2, 3.0)
+    for frames, sticky, score in ((1004, 0.0, 1.0), (1008, 0.0, 2.0), (1004, 0.25, 7.0)):
+        evaluation = {
+            **{"mean_return": score, "standard_error": None, "episodes": 3, "policy": "sample"},
+            **{"frames": frames, "snapshot": True, "learner_updates": 2},
+            "protocol": {"game": "pong", "sticky_actions": sticky, "actions": 6},
+        }
+        (run / f"evaluation-{sticky}-at-{frames}.json").write_text(json.dumps(evaluation))
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    rows = _rows(tmp_path / "out/evaluations.csv")
+    found = [(r["frames"], r["sticky actions"], r["seeds"], r["return"]) for r in rows]
+    assert found == [("1000", "0.0", "1", "2.0"), ("1000", "0.25", "1", "7.0")]
 
 
 def test_half_a_line_is_passed_over(tmp_path):
