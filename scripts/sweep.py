@@ -220,6 +220,8 @@ def _room(plan: Sweep, planned: list[Planned], nodes: list[dict[str, float]]) ->
     Raises:
         ConfigError: no node, or not the cluster, has what one trial needs.
     """
+    from scripts.trials import Each
+
     asked = plan.config.resources
     most = max(node.get("CPU", 0.0) for node in nodes)
     cpus = asked.cpus or min(most, max(_cpus(config) for _, config in planned))
