@@ -162,22 +162,16 @@ def name_of(source: str) -> str:
 
 def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     seen = (*seen, source)
-    path = Path(source)
     if source in named_configs():
-        text = importlib.resources.files("configs").joinpath(f"{source}.yaml").read_text()
-    elif source.endswith((".yaml", ".yml")) or _is_file(path):
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise ConfigError(f"cannot read configuration {source}: {reason}") from None
+        keys = read_named(source)
+    elif source.endswith((".yaml", ".yml")) or _is_file(Path(source)):
+        keys = read_file(source, "configuration")
     else:
         if source.split("/")[0] == SWEEPS:
             raise ConfigError(f"{source} is a sweep; `bmg sweep {source}` runs it")
         names = named_configs()
         hint = _nearest(source, names) or f"there are {', '.join(names)}"
         raise ConfigError(f"no configuration named {source!r}; {hint}, or give a .yaml file")
-    keys = read_yaml(source, text)
     base = keys.pop("base", None)
     if base is None:
         return keys
@@ -186,12 +180,35 @@ def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     return _merge(_read(base, seen), keys)
 
 
-def read_yaml(source: str, text: str) -> dict[str, Any]:
-    """The keys and values of a YAML file.
+def read_named(name: str) -> dict[str, Any]:
+    """The keys and values of a file that is shipped under configs/.
 
     Raises:
         ConfigError: it holds something else.
     """
+    text = importlib.resources.files("configs").joinpath(f"{name}.yaml").read_text()
+    return _keys(name, text)
+
+
+def read_file(source: str, kind: str) -> dict[str, Any]:
+    """The keys and values of a user's YAML file.
+
+    Args:
+        source: its path.
+        kind: what it should be, for the message.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        text = Path(source).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"cannot read {kind} {source}: {reason}") from None
+    return _keys(source, text)
+
+
+def _keys(source: str, text: str) -> dict[str, Any]:
     try:
         content = _parse(text)
     except (yaml.YAMLError, ValueError) as error:

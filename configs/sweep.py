@@ -4,7 +4,6 @@ import importlib.resources
 import itertools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,12 +15,11 @@ from configs.load import (
     flat,
     name_of,
     parse_override,
-    read_yaml,
+    read_file,
+    read_named,
 )
 
 ALL_GAMES = "atari57"  # as a value of env.game: all of them
-
-
 _Name = Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]  # of run folders
 
 
@@ -54,9 +52,7 @@ class SweepConfig(_Group):
     """Configuration of all trials but those of a variant that names another."""
     set: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Keys of all trials, dotted."""
-    variants: dict[Annotated[str, Field(pattern=r"^\w[\w.\-]*$")], dict[str, Any] | None] = Field(
-        default_factory=dict[str, Any]
-    )
+    variants: dict[_Name, dict[str, Any] | None] = Field(default_factory=dict[str, Any])
     """Named settings: `base` and dotted keys. Each is combined with the whole grid."""
     grid: dict[str, list[Any]] = Field(default_factory=dict[str, list[Any]])
     """Dotted keys and all their values."""
@@ -174,19 +170,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _read(source: str) -> dict[str, Any]:
-    path = Path(source)
     if source in named_sweeps():
-        text = importlib.resources.files("configs").joinpath(f"{source}.yaml").read_text()
-    elif source.endswith((".yaml", ".yml")):
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise ConfigError(f"cannot read sweep {source}: {reason}") from None
-    else:
-        names = ", ".join(named_sweeps())
-        raise ConfigError(f"no sweep named {source!r}; there are {names}, or give a .yaml file")
-    return read_yaml(source, text)
+        return read_named(source)
+    if source.endswith((".yaml", ".yml")):
+        return read_file(source, "sweep")
+    names = ", ".join(named_sweeps())
+    raise ConfigError(f"no sweep named {source!r}; there are {names}, or give a .yaml file")
 
 
 def plan_of(sweep: Sweep) -> dict[str, Any]:

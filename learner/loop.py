@@ -348,7 +348,6 @@ def run(
         state, metrics = learner.step(state, batch.experience)
         metrics = {**metrics, **diagnosis}
         learned = batch
-        before = progress.frames
         _count(progress, window, learned, composition)
         source.publish(learner.snapshot(state.inner.params), progress.updates)
         dispatched = time.monotonic()
@@ -364,7 +363,7 @@ def run(
         if learned.due:
             report()
         every = settings.snapshot_every_frames
-        if every and progress.frames // every > before // every:
+        if every and progress.frames // every > (progress.frames - learned.frames) // every:
             on_snapshot(state, progress)
         if saving:
             on_checkpoint(state, progress, experience)

@@ -12,12 +12,9 @@ from typing import Any, Literal
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
-
+LOCK = ".lock"  # in a run folder
 # Of file systems that know no locks, as some of clusters.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-
-
-LOCK = ".lock"  # in a run folder
 
 
 class RunFolder:
@@ -81,9 +78,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file so that a reader sees the old one or the new one, never a part."""
+    """Writes a JSON file, as `replace_text` does."""
+    replace_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    partial.write_text(text)
     os.replace(partial, path)
 
 
@@ -105,9 +107,7 @@ def forget_after(path: Path, frames: int) -> None:
             known = False
         if known:
             kept.append(line + "\n")
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text("".join(kept))
-    os.replace(partial, file)
+    replace_text(file, "".join(kept))
 
 
 def _plain(value: Any) -> Any:

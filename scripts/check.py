@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +64,22 @@ def check(config: Config) -> None:
 
 def all_faults(config: Config) -> list[str]:
     """Every line that `check` could raise; a fault may cause others."""
+    return _faults(config, _CHECKS)
+
+
+def faults_of_game(config: Config) -> list[str]:
+    """Those of `env` alone."""
+    return _faults(config, (_check_game,))
+
+
+def _faults(config: Config, parts: Sequence[Callable[[Config], None]]) -> list[str]:
     faults: list[str] = []
-    for part in _CHECKS:
+    for part in parts:
         try:
             part(config)
         except ConfigError as error:
             faults.append(str(error))
     return faults
-
-
-def faults_of_game(config: Config) -> list[str]:
-    """Those of `env` alone."""
-    try:
-        _check_game(config)
-    except ConfigError as error:
-        return [str(error)]
-    return []
 
 
 def _check_wandb(config: Config) -> None:
@@ -377,11 +378,6 @@ def _check_ray_address(address: str | None) -> None:
         )
 
 
-def _holds_anything(path: Path) -> bool:
-    """Whether a folder holds more than the lock of a run that never began."""
-    return any(inside.name != LOCK for inside in path.iterdir())
-
-
 _CHECKS = (
     _check_game,
     _check_algorithm,
@@ -399,12 +395,43 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
     Raises:
         ConfigError: one line that says what to change.
     """
+    check_folder(
+        path, resume=resume, option="--run-dir", kind="run", marker="config.yaml", ignored=(LOCK,)
+    )
+
+
+def check_folder(
+    path: Path,
+    *,
+    resume: bool,
+    option: str,
+    kind: str,
+    marker: str,
+    ignored: tuple[str, ...] = (),
+) -> None:
+    """Refuses a folder that cannot be written, or whose content would be overwritten.
+
+    Args:
+        path: need not exist.
+        resume: it must hold what should go on; else it must hold nothing.
+        option: that named the folder.
+        kind: what goes into it.
+        marker: the file that such a thing has.
+        ignored: names that may be there all the same.
+
+    Raises:
+        ConfigError: one line that says what to change.
+    """
     try:
-        if resume and not (path / "config.yaml").is_file():
-            raise ConfigError(f"--resume: {path} holds no run; leave --resume out to start one")
-        if not resume and path.exists() and (not path.is_dir() or _holds_anything(path)):
+        if resume and not (path / marker).is_file():
+            raise ConfigError(f"--resume: {path} holds no {kind}; leave --resume out to start one")
+        if (
+            not resume
+            and path.exists()
+            and (not path.is_dir() or any(p.name not in ignored for p in path.iterdir()))
+        ):
             raise ConfigError(
-                f"--run-dir {path}: it exists already; --resume goes on with it, or give another "
+                f"{option} {path}: it exists already; --resume goes on with it, or give another "
                 "folder"
             )
         existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
@@ -412,5 +439,5 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
         os.rmdir(tempfile.mkdtemp(dir=existing))
     except OSError as error:
         raise ConfigError(
-            f"--run-dir {path}: cannot be written ({error.strerror}); give another folder"
+            f"{option} {path}: cannot be written ({error.strerror}); give another folder"
         ) from None

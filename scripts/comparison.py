@@ -76,15 +76,14 @@ def _compare(protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...]) ->
     settings: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         settings.setdefault((run.setting(with_game=False), run.name), []).append(run)
-    whole = [run for run in runs if _reaches(run, total)]
     labels = _labels(list(settings.values()))
     agents = []
     for label, members in zip(labels, settings.values(), strict=True):
+        whole = [run for run in members if _reaches(run, total)]
+        _refuse_twins(whole)
         by_game: dict[str, list[Run]] = {}
-        for run in members:
-            if run in whole:
-                by_game.setdefault(run.game, []).append(run)
-        _refuse_twins([run for run in members if run in whole])
+        for run in whole:
+            by_game.setdefault(run.game, []).append(run)
         if by_game:
             agents.append(Agent(label, members[0].config, dict(sorted(by_game.items()))))
     games = sorted(set.intersection(*(set(a.runs) for a in agents))) if agents else []
@@ -202,24 +201,25 @@ def _without_score(agents: list[Agent], total: int) -> list[str]:
 
 
 def _mixed_by_request(runs: list[Run], mix: tuple[str, ...]) -> list[str]:
-    notes = []
-    for key in mix:
-        found = Counter(str(run.protocol.get(key)) for run in runs)
-        if len(found) > 1:
-            told = ", ".join(f"{value} ({n} runs)" for value, n in found.items())
-            notes.append(f"protocols are mixed by request: {key} = {told}")
-    return notes
+    found = {key: _counted(run.protocol.get(key) for run in runs) for key in mix}
+    return [
+        f"protocols are mixed by request: {key} = {told}" for key, told in found.items() if told
+    ]
 
 
 def _mixed(runs: list[Run]) -> list[str]:
-    notes = []
-    packages = sorted({name for run in runs for name in run.summary.get("versions", {})})
-    for package in packages:
-        found = Counter(run.summary.get("versions", {}).get(package) for run in runs)
-        if len(found) > 1:
-            told = ", ".join(f"{version} ({n} runs)" for version, n in found.items())
-            notes.append(f"mixed versions of {package}: {told}")
-    return notes
+    versions = [run.summary.get("versions", {}) for run in runs]
+    packages = sorted({name for of_run in versions for name in of_run})
+    found = {name: _counted(of_run.get(name) for of_run in versions) for name in packages}
+    return [f"mixed versions of {package}: {told}" for package, told in found.items() if told]
+
+
+def _counted(values: Iterable[Any]) -> str | None:
+    """How many runs have each value; None if all have the same."""
+    found = Counter(map(str, values))
+    if len(found) < 2:
+        return None
+    return ", ".join(f"{value} ({n} runs)" for value, n in found.items())
 
 
 def _some(words: list[str], most: int = 8) -> str:

@@ -35,16 +35,22 @@ def make_display(title: str, total_frames: int) -> Display:
     return _Lines(total_frames)
 
 
-def _number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2) -> str:
+    """With commas; a dash for None."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def _time_left(metrics: dict[str, Any], total_frames: int) -> str:
+def seconds_left(metrics: dict[str, Any], total_frames: int) -> float | None:
+    """Until a run has all its frames, if it goes on as fast as now; None while it stands still."""
     rate = metrics["frames_per_second"] / metrics.get("seeds", 1)  # frames are those of each seed
-    if not rate:
+    return max(0, total_frames - metrics["frames"]) / rate if rate else None
+
+
+def clock(seconds: float | None) -> str:
+    """h:mm:ss; a dash for None."""
+    if seconds is None:
         return "-"
-    seconds = int(max(0, total_frames - metrics["frames"]) / rate)
-    hours, rest = divmod(seconds, 3600)
+    hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
@@ -68,19 +74,19 @@ class _Lines:
         return (
             f"frames {metrics['frames']:,}/{self._total:,}"
             f"  {metrics['frames_per_second']:,.0f} frames/s"
-            f"  left {_time_left(metrics, self._total)}"
+            f"  left {clock(seconds_left(metrics, self._total))}"
             f"  {self._success(metrics)}"
-            f"  loss {_number(metrics['loss/total'], 4)}"
+            f"  loss {number(metrics['loss/total'], 4)}"
             + "".join(f"  {name} {value:.4g}" for name, value in _learned(metrics))
         )
 
     def _success(self, metrics: dict[str, Any]) -> str:
         if "reward_per_step" in metrics:
-            return f"reward/step {_number(metrics['reward_per_step'], 4)}"
+            return f"reward/step {number(metrics['reward_per_step'], 4)}"
         return (
-            f"return {_number(metrics['episode_return'])}"
+            f"return {number(metrics['episode_return'])}"
             f"  episodes {metrics['episodes']:,}"
-            f"  lag {_number(metrics['policy_lag'], 1)}"
+            f"  lag {number(metrics['policy_lag'], 1)}"
             f"  actors {metrics['actors/alive']:.0f}"
         )
 
@@ -90,7 +96,7 @@ class _Lines:
 
 def _of_seeds(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     return [
-        ("reward/step", _number(metrics["reward_per_step"], 4)),
+        ("reward/step", number(metrics["reward_per_step"], 4)),
         ("seeds", f"{metrics['seeds']}"),
     ]
 
@@ -98,11 +104,11 @@ def _of_seeds(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 def _of_actors(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     lag, lag_max = metrics["policy_lag"], metrics["policy_lag_max"]
     return [
-        ("mean return", _number(metrics["episode_return"])),
+        ("mean return", number(metrics["episode_return"])),
         ("episodes", f"{metrics['episodes']:,}"),
         ("actors alive", f"{metrics['actors/alive']:.0f}"),
         ("restarts", f"{metrics['actors/restarts']:.0f}"),
-        ("policy lag", f"{_number(lag, 1)} (max {_number(lag_max, 0)})"),
+        ("policy lag", f"{number(lag, 1)} (max {number(lag_max, 0)})"),
     ]
 
 
@@ -124,13 +130,13 @@ class _Live:
             table.add_column(justify="right", no_wrap=True)
         cells = [
             ("frames", f"{metrics['frames']:,} / {self._total:,}"),
-            ("frames/s", _number(metrics["frames_per_second"], 0)),
-            ("time left", _time_left(metrics, self._total)),
+            ("frames/s", number(metrics["frames_per_second"], 0)),
+            ("time left", clock(seconds_left(metrics, self._total))),
             ("learner updates", f"{metrics['learner_updates']:,}"),
             *(_of_seeds(metrics) if "seeds" in metrics else _of_actors(metrics)),
-            *((k, _number(v, 4)) for k, v in metrics.items() if k.startswith("loss/")),
+            *((k, number(v, 4)) for k, v in metrics.items() if k.startswith("loss/")),
             *((name, self._moving(name, value)) for name, value in _learned(metrics)),
-            *((k, _number(metrics[k], 4)) for k in _META if k in metrics),
+            *((k, number(metrics[k], 4)) for k in _META if k in metrics),
         ]
         while len(cells) % 3:
             cells.append(("", ""))

@@ -14,7 +14,7 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.run_folder import write_json
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
-from scripts.runs import metrics_of
+from scripts.runs import last_metrics
 
 if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
     from agents.networks import Params
@@ -71,6 +71,17 @@ def evaluate(
     from learner.checkpoint import CheckpointError, Checkpoints, Snapshot, open_snapshots
     from scripts import build, runtime
 
+    kept = (
+        open_snapshots(path)
+        if snapshots
+        else Checkpoints(path / "checkpoints", config.checkpoint.keep)
+    )
+    if not kept.versions():
+        raise ConfigError(
+            f"{run_dir} holds no snapshots; train with evaluation.every_frames=10000000, say"
+            if snapshots
+            else f"{run_dir} holds no checkpoint yet; train it first"
+        )
     runtime.use_compilation_cache()
     probe = build.probe_environment(config)
     learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
@@ -78,11 +89,6 @@ def evaluate(
     game = _Game(path, config, policy, seed, probe.num_actions)
     like = build.build_agent(config, probe).initial_state
     if snapshots:
-        kept = open_snapshots(path)
-        if not kept.versions():
-            raise ConfigError(
-                f"{run_dir} holds no snapshots; train with evaluation.every_frames=10000000, say"
-            )
         for version in kept.versions():
             try:
                 snapshot, progress = kept.load(version, Snapshot(like.inner.params))
@@ -92,11 +98,8 @@ def evaluate(
                 count = episodes or config.evaluation.episodes
                 game.play(snapshot.params, progress, count, at=True)
         return 0
-    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
-    if not checkpoints.versions():
-        raise ConfigError(f"{run_dir} holds no checkpoint yet; train it first")
     try:
-        state, progress = checkpoints.restore(like)
+        state, progress = kept.restore(like)
     except CheckpointError as error:
         raise RunFailed(str(error)) from error
     result = game.play(state.inner.params, progress, episodes or 10, at=False)
@@ -197,7 +200,7 @@ def evaluation_spec(config: Config) -> EnvironmentSpec:
 
 def _learned(path: Path) -> dict[str, float]:
     """The acting head's hyper-parameters at the end of a run, of those that it learns."""
-    last = (metrics_of(path) or [{}])[-1]
+    last = last_metrics(path)
     return {name: last[f"meta/{name}"] for name in HYPERPARAMETERS if f"meta/{name}" in last}
 
 

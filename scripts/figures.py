@@ -1,7 +1,8 @@
 """The look that all figures share: readable in print, in grey and by colour-blind eyes."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Okabe and Ito's colours without yellow, which is too pale for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
@@ -13,6 +14,14 @@ STYLE = {
 }
 WIDTH = 7.0  # inches: a page's text
 LINE_OF_TEXT = 0.165  # inches, of 8 points
+
+
+class Written(NamedTuple):
+    """What a part of a report consists of."""
+
+    figures: list[str]  # stems, in the order in which they should be read
+    tables: list[tuple[str, list[dict[str, Any]]]]  # title and rows
+    files: list[str]
 
 
 def pyplot() -> Any:
@@ -39,10 +48,13 @@ def label_steps(axes: Any, text: str) -> None:
     axes.set_xlabel(text)
 
 
-def save(figure: Any, stem: Path) -> list[str]:
-    """Writes PNG and PDF, frees the figure, and returns the files' names."""
-    names = [f"{stem.name}.{kind}" for kind in ("png", "pdf")]
-    for name in names:
+def save(figure: Any, stem: Path) -> None:
+    """Writes all files of a figure and frees it."""
+    for name in files_of([stem.name]):
         figure.savefig(stem.with_name(name))
     pyplot().close(figure)
-    return names
+
+
+def files_of(stems: Iterable[str]) -> list[str]:
+    """Names of the files that figures consist of."""
+    return [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]

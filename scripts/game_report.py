@@ -1,6 +1,7 @@
 """Figures and tables of runs on many games: section 5.2 of Flennerhag et al. 2021."""
 
 import csv
+import functools
 import importlib.resources
 import itertools
 import json
@@ -24,7 +25,16 @@ from scripts.comparison import (
     normalised,
     scores_over_time,
 )
-from scripts.figures import STYLE, WIDTH, label_steps, line_style, pyplot, save
+from scripts.figures import (
+    STYLE,
+    WIDTH,
+    Written,
+    files_of,
+    label_steps,
+    line_style,
+    pyplot,
+    save,
+)
 from scripts.scores import Estimate
 from scripts.tables import write_tables
 
@@ -40,12 +50,27 @@ _LARGEST_THRESHOLD = 8.0
 _SEED = 0  # of the bootstrap: the same runs give the same report
 
 
-class Written(NamedTuple):
-    """What a comparison's report consists of."""
+class _Drawing(NamedTuple):
+    """What figures are drawn from, computed once."""
 
-    figures: list[str]  # stems, in the order in which they should be read
-    tables: list[tuple[str, list[dict[str, Any]]]]  # title and rows
-    files: list[str]
+    comparison: Comparison
+    styles: dict[str, Any]  # of each agent's label
+    # Normalised final scores [S] of each game, of agents that have some in all games.
+    scored: dict[str, list[np.ndarray]]
+    estimates: dict[str, dict[str, Estimate]]  # aggregates of those agents
+    rng: np.random.Generator
+
+    @property
+    def agents(self) -> list[Agent]:
+        """Those that have scores: episodes ended late in their runs of all games."""
+        return [agent for agent in self.comparison.agents if agent.label in self.scored]
+
+    @property
+    def caption(self) -> str:
+        """How many games and seeds the scores are of."""
+        counts = sorted({len(seeds) for games in self.scored.values() for seeds in games} or {0})
+        seeds, games = _range(counts), len(self.comparison.games)
+        return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
 
 
 def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Written:
@@ -56,30 +81,28 @@ def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Writ
         folder: exists.
         suffix: ends the names of all files.
     """
-    figures, files = [], []
+    figures: list[str] = []
     agents, games = comparison.agents, comparison.games
-    styles = {agent.label: line_style(index) for index, agent in enumerate(agents)}
+    drawing = _prepare(comparison)
 
     def draw(name: str, function: Callable[..., bool], *arguments: Any) -> None:
         stem = folder / f"{name}{suffix}"
-        if function(comparison, styles, stem, *arguments):
+        if function(drawing, stem, *arguments):
             figures.append(stem.name)
-            files.extend([f"{stem.name}.png", f"{stem.name}.pdf"])
 
     tables = [("Scores", game_rows(comparison))]
-    files += write_tables(tables[0][1], folder, f"games{suffix}")
-    rng = np.random.default_rng(_SEED)
+    files = write_tables(tables[0][1], folder, f"games{suffix}")
     with pyplot().rc_context(STYLE):
         if games and all(game in BY_NAME for game in games):
-            rows = aggregate_rows(comparison, rng)
+            rows = aggregate_rows(drawing)
             tables.insert(0, (f"Human-normalised scores, {len(games)} games", rows))
             files += write_tables(rows, folder, f"aggregates{suffix}")
-            draw("aggregates", draw_aggregates, rng)
-            draw("median_over_frames", draw_over_frames, "median", rng)
-            draw("iqm_over_frames", draw_over_frames, "IQM", rng)
-            draw("performance_profiles", draw_profiles, rng)
+            draw("aggregates", draw_aggregates)
+            draw("median_over_frames", draw_over_frames, "median")
+            draw("iqm_over_frames", draw_over_frames, "IQM")
+            draw("performance_profiles", draw_profiles)
             draw("relative_scores", draw_relative_scores)
-            draw("ablations", draw_ablations, rng)
+            draw("ablations", draw_ablations)
         draw("bootstrap_steps_by_game", draw_bootstrap_steps)
         for game in sorted({game for agent in agents for game in agent.runs}):
             draw(f"game_{file_name(game)}", draw_game, game)
@@ -87,7 +110,24 @@ def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Writ
     if evaluated:
         tables.append(("Separate evaluations", evaluated))
         files += write_tables(evaluated, folder, f"evaluations{suffix}")
-    return Written(figures, tables, files)
+    return Written(figures, tables, [*files, *files_of(figures)])
+
+
+def _prepare(comparison: Comparison) -> _Drawing:
+    agents, games = comparison.agents, comparison.games
+    rng = np.random.default_rng(_SEED)
+    scored = {}
+    for agent in agents:
+        final = final_scores(agent, games, comparison.total)
+        if final and all(len(game) for game in final):
+            scored[agent.label] = final
+    return _Drawing(
+        comparison,
+        {agent.label: line_style(index) for index, agent in enumerate(agents)},
+        scored,
+        {label: scores.aggregate(final, rng) for label, final in scored.items()},
+        rng,
+    )
 
 
 def file_name(game: str) -> str:
@@ -120,19 +160,16 @@ def game_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["game"], row["agent"]))
 
 
-def aggregate_rows(comparison: Comparison, rng: np.random.Generator) -> list[dict[str, Any]]:
+def aggregate_rows(drawing: _Drawing) -> list[dict[str, Any]]:
     """Aggregates with their intervals, a row for each agent, then published ones."""
     rows = []
-    for label, games in _scored(comparison).items():
-        counts = sorted({len(game) for game in games})
-        seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        row = {"agent": label, "seeds": seeds}
-        for name, e in scores.aggregate(games, rng).items():
+    for label, games in drawing.scored.items():
+        row = {"agent": label, "seeds": _range(sorted({len(game) for game in games}))}
+        for name, e in drawing.estimates[label].items():
             row[name] = f"{_percent(e.value)} ({_percent(e.low)} to {_percent(e.high)})"
         rows.append(row)
     for column, label in _BASELINES.items():
-        published = _published(column, comparison.games)
-        means = np.asarray(published)
+        means = np.asarray(_published(column, drawing.comparison.games))
         row = {"agent": f"{label}, published, 200M frames", "seeds": None}
         for name, function in scores.AGGREGATES.items():  # of per-game means: no IQM of runs
             per_run = name in ("IQM", "optimality gap")
@@ -178,11 +215,9 @@ def evaluation_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_aggregates(
-    comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
-) -> bool:
+def draw_aggregates(drawing: _Drawing, stem: Path) -> bool:
     """A panel for each aggregate, a line for each agent."""
-    estimates = _aggregates(comparison, rng)
+    estimates, styles = drawing.estimates, drawing.styles
     if not estimates:
         return False
     names, labels = list(scores.AGGREGATES), list(estimates)
@@ -205,30 +240,23 @@ def draw_aggregates(
     panels[0].set_yticks(range(len(labels)), [_wrap(label) for label in labels])
     panels[0].invert_yaxis()
     figure.supxlabel(
-        f"human-normalised score, {_caption(comparison)}; 95% bootstrap intervals", fontsize=8
+        f"human-normalised score, {drawing.caption}; 95% bootstrap intervals", fontsize=8
     )
     save(figure, stem)
     return True
 
 
-def draw_over_frames(
-    comparison: Comparison,
-    styles: dict[str, Any],
-    stem: Path,
-    name: str,
-    rng: np.random.Generator,
-) -> bool:
+def draw_over_frames(drawing: _Drawing, stem: Path, name: str) -> bool:
     """An aggregate over frames, with where published agents ended."""
-    grid = frame_grid(comparison)
-    scored = _scored(comparison)
-    agents = [agent for agent in comparison.agents if agent.label in scored]
+    comparison, agents = drawing.comparison, drawing.agents
     if not agents:
         return False
+    grid = frame_grid(comparison)
     figure, axes = pyplot().subplots(figsize=(WIDTH, 3.6), layout="constrained")
     for agent in agents:
         over = scores_over_time(agent, comparison.games, grid)
-        estimate = scores.aggregate_over_time(over, name, rng)
-        _band(axes, grid, estimate, agent.label, styles[agent.label])
+        estimate = scores.aggregate_over_time(over, name, drawing.rng)
+        _band(axes, grid, estimate, agent.label, drawing.styles[agent.label])
     if name == "median":
         for column, label in _BASELINES.items():
             final = float(np.median(_published(column, comparison.games)))
@@ -241,38 +269,41 @@ def draw_over_frames(
     axes.set_xlim(0, comparison.total)
     axes.set_ylabel(f"{name} human-normalised score")
     _percent_axis(axes.yaxis)
-    axes.set_title(f"{_caption(comparison)}; 95% bootstrap intervals", fontsize=9)
-    figure.legend(loc="outside upper center", ncols=_columns(comparison.agents), handlelength=3.5)
+    axes.set_title(f"{drawing.caption}; 95% bootstrap intervals", fontsize=9)
+    figure.legend(
+        loc="outside upper center", ncols=_columns(drawing.comparison.agents), handlelength=3.5
+    )
     save(figure, stem)
     return True
 
 
-def draw_profiles(
-    comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
-) -> bool:
+def draw_profiles(drawing: _Drawing, stem: Path) -> bool:
     """The share of runs above each score."""
-    final = _scored(comparison)
+    final = drawing.scored
     if not final:
         return False
     largest = max(float(np.concatenate(games).max()) for games in final.values())
     thresholds = np.linspace(0, min(_LARGEST_THRESHOLD, max(1.0, largest)), _THRESHOLDS)
     figure, axes = pyplot().subplots(figsize=(WIDTH, 3.4), layout="constrained")
     for label, games in final.items():
-        profile = scores.performance_profile(games, thresholds, rng)
-        _band(axes, thresholds, profile, label, styles[label])
+        profile = scores.performance_profile(games, thresholds, drawing.rng)
+        _band(axes, thresholds, profile, label, drawing.styles[label])
     axes.set_xlim(0, thresholds[-1])
     axes.set_ylim(-0.02, 1.02)
     _percent_axis(axes.xaxis)
     axes.set_xlabel("human-normalised score")
     axes.set_ylabel("share of runs above it")
-    axes.set_title(_caption(comparison), fontsize=9)
-    figure.legend(loc="outside upper center", ncols=_columns(comparison.agents), handlelength=3.5)
+    axes.set_title(drawing.caption, fontsize=9)
+    figure.legend(
+        loc="outside upper center", ncols=_columns(drawing.comparison.agents), handlelength=3.5
+    )
     save(figure, stem)
     return True
 
 
-def draw_relative_scores(comparison: Comparison, styles: dict[str, Any], stem: Path) -> bool:
+def draw_relative_scores(drawing: _Drawing, stem: Path) -> bool:
     """Each game's score relative to STACX, or to the first of two agents."""
+    comparison = drawing.comparison
     pair = _pair(comparison.agents)
     if pair is None:
         return False
@@ -310,13 +341,9 @@ def draw_relative_scores(comparison: Comparison, styles: dict[str, Any], stem: P
     return True
 
 
-def draw_ablations(
-    comparison: Comparison, styles: dict[str, Any], stem: Path, rng: np.random.Generator
-) -> bool:
+def draw_ablations(drawing: _Drawing, stem: Path) -> bool:
     """Medians of BMG agents that differ in one of what the paper ablates, a panel for each."""
-    estimates = _aggregates(comparison, rng)
-    agents = [agent for agent in comparison.agents if agent.label in estimates]
-    panels_of = {key: _varying(agents, key) for key in _ABLATED}
+    panels_of = {key: _varying(drawing.agents, key) for key in _ABLATED}
     panels_of = {key: found for key, found in panels_of.items() if len(found) > 1}
     if not panels_of:
         return False
@@ -324,7 +351,7 @@ def draw_ablations(
         1, len(panels_of), figsize=(WIDTH, 3.0), sharey=True, layout="constrained", squeeze=False
     )
     for panel, (key, found) in zip(panels[0], panels_of.items(), strict=True):
-        medians = [estimates[agent.label]["median"] for agent in found.values()]
+        medians = [drawing.estimates[agent.label]["median"] for agent in found.values()]
         values = np.array([float(e.value) for e in medians])
         errors = np.abs(np.array([[e.low, e.high] for e in medians]).T - values)
         places = range(len(found))
@@ -335,13 +362,14 @@ def draw_ablations(
         panel.grid(axis="x", visible=False)
     panels[0][0].set_ylabel("median human-normalised score")
     _percent_axis(panels[0][0].yaxis)
-    figure.suptitle(f"{_caption(comparison)}; 95% bootstrap intervals", fontsize=9)
+    figure.suptitle(f"{drawing.caption}; 95% bootstrap intervals", fontsize=9)
     save(figure, stem)
     return True
 
 
-def draw_bootstrap_steps(comparison: Comparison, styles: dict[str, Any], stem: Path) -> bool:
+def draw_bootstrap_steps(drawing: _Drawing, stem: Path) -> bool:
     """Final returns for each L, games side by side (six at most)."""
+    comparison = drawing.comparison
     by_steps = _varying(comparison.agents, "meta.bootstrap_steps")
     games = comparison.games[:6]
     if len(by_steps) < 2 or not games:
@@ -387,8 +415,9 @@ def _varying(agents: Sequence[Agent], key: str) -> dict[Any, Agent]:
     return dict(sorted(largest.items(), key=lambda item: str(item[0]).zfill(6)))
 
 
-def draw_game(comparison: Comparison, styles: dict[str, Any], stem: Path, game: str) -> bool:
+def draw_game(drawing: _Drawing, stem: Path, game: str) -> bool:
     """A game's returns over frames, and the hyper-parameters that its agents have learned."""
+    comparison, styles = drawing.comparison, drawing.styles
     agents = [agent for agent in comparison.agents if game in agent.runs]
     names = [
         name
@@ -432,20 +461,6 @@ def _curves(
     axes.plot(grid[known], rows[:, known].mean(axis=0), label=label, **style)
 
 
-def _aggregates(comparison: Comparison, rng: np.random.Generator) -> dict[str, dict[str, Estimate]]:
-    return {label: scores.aggregate(games, rng) for label, games in _scored(comparison).items()}
-
-
-def _scored(comparison: Comparison) -> dict[str, list[np.ndarray]]:
-    """Final scores of agents that have some in all games: episodes ended late in their runs."""
-    found = {}
-    for agent in comparison.agents:
-        games = final_scores(agent, comparison.games, comparison.total)
-        if all(len(game) for game in games):
-            found[agent.label] = games
-    return found
-
-
 def _pair(agents: list[Agent]) -> tuple[Agent, Agent] | None:
     """STACX and BMG, or the only two agents."""
     by_algorithm = {str(agent.config.get("agent.algorithm")): agent for agent in reversed(agents)}
@@ -456,9 +471,14 @@ def _pair(agents: list[Agent]) -> tuple[Agent, Agent] | None:
 
 def _published(column: str, games: list[str]) -> list[float]:
     """Human-normalised scores of a published agent on the same games."""
-    text = importlib.resources.files("scripts").joinpath("published/atari57_200m.csv").read_text()
-    table = {row["game"]: row for row in csv.DictReader(text.splitlines())}
+    table = _published_table()
     return [normalised(game, float(table[game][column])) for game in games]
+
+
+@functools.cache
+def _published_table() -> dict[str, dict[str, str]]:
+    text = importlib.resources.files("scripts").joinpath("published/atari57_200m.csv").read_text()
+    return {row["game"]: row for row in csv.DictReader(text.splitlines())}
 
 
 def _band(axes: Any, x: np.ndarray, estimate: Estimate, label: str, style: dict[str, Any]) -> None:
@@ -466,12 +486,9 @@ def _band(axes: Any, x: np.ndarray, estimate: Estimate, label: str, style: dict[
     axes.plot(x, estimate.value, label=label, **style)
 
 
-def _caption(comparison: Comparison) -> str:
-    scored = _scored(comparison).values()
-    counts = sorted({len(seeds) for games in scored for seeds in games} or {0})
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    games = len(comparison.games)
-    return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
+def _range(counts: Sequence[int]) -> str:
+    """Of increasing numbers: 3, or 2 to 3."""
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _columns(agents: Sequence[Agent]) -> int:

@@ -1,5 +1,7 @@
 """A panel of facts beside the picture of a game."""
 
+import functools
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -7,6 +9,9 @@ _SCALE = 2
 _WIDTH = 300
 _MARGIN = 14
 _TITLE, _TEXT, _LINE = 20, 15, 22  # pixels
+
+
+_font = functools.cache(ImageFont.load_default)  # a film has thousands of frames
 
 
 def beside(picture: np.ndarray, title: str, facts: dict[str, str]) -> np.ndarray:
@@ -27,9 +32,9 @@ def beside(picture: np.ndarray, title: str, facts: dict[str, str]) -> np.ndarray
     canvas.paste(big, (0, 0))
     draw = ImageDraw.Draw(canvas)
     left, y = width + _MARGIN, _MARGIN
-    draw.text((left, y), title, font=ImageFont.load_default(_TITLE), fill="white")
+    draw.text((left, y), title, font=_font(_TITLE), fill="white")
     y += _TITLE + _LINE // 2
-    font = ImageFont.load_default(_TEXT)
+    font = _font(_TEXT)
     for name, value in facts.items():
         draw.text((left, y), name, font=font, fill=(170, 170, 170))
         right = width + _WIDTH - _MARGIN

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
+from scripts import seed_runs
 from scripts.comparison import (
     Comparison,
     compare,
@@ -13,9 +16,11 @@ from scripts.comparison import (
     unique,
     whole_runs,
 )
-from scripts.figures import COLOURS, STYLE, label_steps, pyplot, save
+from scripts.figures import COLOURS, STYLE, files_of, label_steps, pyplot, save
+from scripts.game_report import report_comparison
 from scripts.html import Section, write_page
 from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run
+from scripts.seed_report import report_seeds
 from scripts.tables import write_tables
 
 
@@ -33,8 +38,6 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
     Raises:
         ConfigError: a folder holds no run, or the output cannot be written.
     """
-    from scripts import seed_report, seed_runs, seed_table
-
     given = [Path(run_dir) for run_dir in run_dirs]
     paths = find_runs(given)
     notes = never_started(planned_trials(given), paths)
@@ -60,11 +63,10 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
         raise ConfigError(f"--out {folder}: {error.strerror}") from None
     written, sections = [], []
     if groups:
-        files = seed_report.report_seeds(groups, folder, "seeds_table" if runs else "table")
-        rows = seed_table.table_rows(groups)
+        part = report_seeds(groups, folder, "seeds_table" if runs else "table")
         told = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
-        sections.append(Section("Runs of several seeds", {}, told, [("", rows)], _stems(files)))
-        written += files
+        sections.append(Section("Runs of several seeds", {}, told, part.tables, part.figures))
+        written += part.files
     for index, comparison in enumerate(comparisons):
         suffix = f"_protocol{index + 1}" if len(comparisons) > 1 else ""
         section, files = _report_comparison(comparison, folder, suffix)
@@ -89,8 +91,6 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
 def _report_comparison(
     comparison: Comparison, folder: Path, suffix: str
 ) -> tuple[Section, list[str]]:
-    from scripts.game_report import report_comparison
-
     runs, figures, tables, files = comparison.runs, [], [], []
     rows = [_row(run) for run in runs]
     files += write_tables(rows, folder, f"table{suffix}")
@@ -100,7 +100,7 @@ def _report_comparison(
         figures.append(f"curve{suffix}")
         if draw_hyperparameters(runs, averaged, folder / f"hyperparameters{suffix}"):
             figures.append(f"hyperparameters{suffix}")
-        files += [f"{stem}.{kind}" for stem in figures for kind in ("png", "pdf")]
+        files += files_of(figures)
     if len(runs) > 1 and comparison.agents:
         more = report_comparison(comparison, folder, suffix)
         figures += more.figures
@@ -112,10 +112,6 @@ def _report_comparison(
     if suffix:
         title += f", protocol {suffix.removeprefix('_protocol')}"
     return Section(title, comparison.protocol, comparison.notes, tables, figures), files
-
-
-def _stems(files: list[str]) -> list[str]:
-    return [file.removesuffix(".png") for file in files if file.endswith(".png")]
 
 
 def _differing(comparisons: list[Comparison]) -> list[str]:
@@ -189,8 +185,6 @@ def draw_hyperparameters(runs: list[Run], averaged: list[Run], stem: Path) -> bo
 
 def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: str = "-") -> None:
     """A metric against frames: runs of one setting share a colour and, over whole ones, a mean."""
-    import numpy as np
-
     for index, (name, members) in enumerate(_groups(runs).items()):
         curves = [(run, *curve(run, key)) for run in members]
         curves = [item for item in curves if len(item[1])]

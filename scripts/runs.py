@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from configs.load import ConfigError, flat
 
 SEEDS_FILE = "seeds.npz"  # of a run of several seeds in one program
 _CURVES = ("metrics.jsonl", SEEDS_FILE)  # of which a run folder has one at least
+_TAIL_BYTES = 65_536  # of metrics.jsonl: many lines
 _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep has 171 long runs
 # What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
 # they wrote, and how far they went, which the report says.
@@ -71,12 +74,15 @@ class Run(NamedTuple):
     def setting(self, *, with_game: bool) -> str:
         """Runs of the same may be averaged: the configuration but for its seed."""
         left_out = _NOT_OF_THE_SETTING if with_game else (*_NOT_OF_THE_SETTING, "env.game")
-        kept = {
-            key: value
-            for key, value in self.config.items()
-            if not any(key == other or key.startswith(f"{other}.") for other in left_out)
-        }
+        kept = without(self.config, left_out)
         return json.dumps(kept or str(self.path), sort_keys=True, default=str)
+
+
+def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
+    """A flat configuration without some keys and groups."""
+    names = tuple(left_out)
+    groups = tuple(f"{name}." for name in names)
+    return {k: v for k, v in config.items() if k not in names and not k.startswith(groups)}
 
 
 def read_run(path: Path) -> Run:
@@ -113,6 +119,22 @@ def metrics_of(path: Path, most: int | None = None) -> list[dict[str, Any]]:
         if isinstance(content, dict) and "frames" in content:
             found.append(content)
     return found
+
+
+def last_metrics(path: Path) -> dict[str, Any]:
+    """The last whole line of a run's metrics, without reading all; empty before there is one."""
+    try:
+        with (path / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            return json.loads(line)
+        except ValueError:  # being written, or cut by where the reading began
+            continue
+    return {}
 
 
 def find_runs(paths: list[Path]) -> list[Path]:

@@ -70,12 +70,11 @@ def aggregate(scores: Sequence[np.ndarray], rng: np.random.Generator) -> dict[st
         scores: normalised, [S] for each game.
         rng: draws the bootstrap.
     """
-    drawn = _resample(scores, rng)
-    found = {}
-    for name, function in AGGREGATES.items():
-        value = function(*_summarised([s[None] for s in scores]))[0]
-        found[name] = _estimate(value, function(*_summarised(drawn)))
-    return found
+    known, drawn = _summarised([s[None] for s in scores]), _summarised(_resample(scores, rng))
+    return {
+        name: _estimate(function(*known)[0], function(*drawn))
+        for name, function in AGGREGATES.items()
+    }
 
 
 def aggregate_over_time(

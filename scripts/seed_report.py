@@ -14,6 +14,8 @@ from scripts.figures import (
     MARKERS,
     STYLE,
     WIDTH,
+    Written,
+    files_of,
     label_steps,
     line_style,
     pyplot,
@@ -48,16 +50,13 @@ class _Curve(NamedTuple):
     y: Interval  # of [B]
 
 
-def report_seeds(groups: list[Group], folder: Path, table: str) -> list[str]:
+def report_seeds(groups: list[Group], folder: Path, table: str) -> Written:
     """Draws all figures of `groups`, writes their table, and tells which were cut short.
 
     Args:
         groups: at least one.
         folder: exists.
         table: name of the table's files, without their endings.
-
-    Returns:
-        Names of the files.
     """
     for group in groups:
         if group.status != "finished":
@@ -77,9 +76,9 @@ def report_seeds(groups: list[Group], folder: Path, table: str) -> list[str]:
                     stems.append(f"{name}{suffix}")
         if draw_bootstrap_steps(groups, folder / "bootstrap_steps"):
             stems.append("bootstrap_steps")
-    write_tables(table_rows(groups), folder, table)
-    endings = [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
-    return [*endings, f"{table}.md", f"{table}.csv"]
+    rows = table_rows(groups)
+    files = [*files_of(stems), *write_tables(rows, folder, table)]
+    return Written(stems, [("", rows)], files)
 
 
 def draw_cumulative(groups: list[Group], styles: dict[str, Any], stem: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from configs.load import ConfigError, flat
-from scripts.runs import SEEDS_FILE
+from scripts.runs import SEEDS_FILE, without
 from scripts.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
@@ -184,11 +184,7 @@ def _status(members: list[SeedRun], end: int) -> str:
 
 
 def _of_the_group(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if not any(key == other or key.startswith(f"{other}.") for other in _NOT_OF_THE_GROUP)
-    }
+    return without(flat(config), _NOT_OF_THE_GROUP)
 
 
 def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:

@@ -19,7 +19,8 @@ from configs import load as config_load
 from configs.load import ConfigError, ConfigErrors
 from configs.schema import Config
 from configs.sweep import Sweep, Trial, load_sweep, plan_of
-from scripts.check import RunFailed, all_faults, faults_of_game
+from learner.run_folder import RunLocked, locked, replace_text
+from scripts.check import RunFailed, all_faults, check_folder, faults_of_game
 
 if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
     from scripts.trials import Each
@@ -51,7 +52,7 @@ def sweep(
         _dry_run(plan, planned)
         return 0
     folder = (Path(results) if results else Path("results") / plan.name).absolute()
-    _check_folder(folder, resume)
+    check_folder(folder, resume=resume, option="--results", kind="sweep", marker="sweep.yaml")
     if resume:
         _check_same_sweep(planned, folder)
     return _run(plan, planned, folder)
@@ -82,23 +83,6 @@ def _configurations(plan: Sweep) -> list[Planned]:
         lines = [f"{fault} (in {n} of {count} trials)" for fault, n in faults.items()]
         raise ConfigErrors(lines)
     return planned
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    try:
-        if resume and not (folder / "sweep.yaml").is_file():
-            raise ConfigError(f"--resume: {folder} holds no sweep; leave --resume out to start one")
-        if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"--results {folder}: it exists already; --resume goes on with it, or give another "
-                "folder"
-            )
-        existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
-        os.rmdir(tempfile.mkdtemp(dir=existing))
-    except OSError as error:
-        raise ConfigError(
-            f"--results {folder}: cannot be written ({error.strerror}); give another folder"
-        ) from None
 
 
 def _check_same_sweep(planned: list[Planned], folder: Path) -> None:
@@ -149,7 +133,6 @@ def _run_unfinished(
 ) -> KeyboardInterrupt | None:
     """Runs `todo` of `tasks`; returns the signal that ended it, if one did."""
     from actors import cluster
-    from learner.run_folder import RunLocked, locked
     from scripts.sweep_display import SweepDisplay
     from scripts.trials import run_tasks
 
@@ -179,9 +162,7 @@ def _write_plan(plan: Sweep, folder: Path) -> None:
     content = plan_of(plan)
     if file.is_file():
         content["trials"] = {**yaml.safe_load(file.read_text())["trials"], **content["trials"]}
-    partial = file.with_name("sweep.yaml.partial")
-    partial.write_text(yaml.safe_dump(content, sort_keys=False))
-    partial.replace(file)
+    replace_text(file, yaml.safe_dump(content, sort_keys=False))
 
 
 @contextlib.contextmanager

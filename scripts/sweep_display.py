@@ -1,7 +1,5 @@
 """What a user sees while a sweep goes on: a live table, or plain lines without a terminal."""
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,11 +9,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from scripts.display import clock, number, seconds_left
+from scripts.runs import last_metrics
 from scripts.trials import Task, is_finished
 
 _LINE_SECONDS = 30.0
 _READ_SECONDS = 2.0
-_TAIL_BYTES = 65_536
 _ORDER = ("failed", "running", "waiting", "finished")
 
 
@@ -65,7 +64,6 @@ class SweepDisplay:
 
     def end(self, failed: dict[str, str]) -> None:
         """Shows the last state of all trials."""
-        self._read_at = 0.0
         states = [self._state(task, failed) for task in self._tasks]
         self.close()
         Console(width=None if sys.stdout.isatty() else 120).print(
@@ -82,7 +80,7 @@ class SweepDisplay:
             self._live = None
 
     def _state(self, task: Task, failed: dict[str, str]) -> _State:
-        metrics = _last_metrics(task.folder)
+        metrics = last_metrics(task.folder)
         share = min(1.0, metrics.get("frames", 0) / task.total_frames)
         if task.name not in self._finished and task.name not in failed and is_finished(task):
             self._finished.add(task.name)
@@ -95,9 +93,8 @@ class SweepDisplay:
             started = log.is_file() and log.stat().st_mtime >= self._began
             status = "running" if started else "waiting"
         left = None
-        if status == "running" and metrics.get("frames_per_second"):
-            rate = metrics["frames_per_second"] / metrics.get("seeds", 1)
-            left = max(0.0, task.total_frames - metrics["frames"]) / rate
+        if status == "running" and metrics:
+            left = seconds_left(metrics, task.total_frames)
         return _State(task.name, status, share, metrics, left, failed.get(task.name, ""))
 
     def _summary(self, states: list[_State]) -> str:
@@ -110,7 +107,7 @@ class SweepDisplay:
         if running and now > 0:
             # As fast as the running ones are now, on average, and as many at once.
             seconds = missing / now * sum(running) / len(running)
-            text += f"; about {_clock(seconds)} left"
+            text += f"; about {clock(seconds)} left"
         return text
 
 
@@ -120,40 +117,18 @@ def _table(title: str, states: list[_State], rows: int) -> Table:
     table.add_column("trial")
     for column in ("status", "frames", "%", "return", "frames/s", "time left"):
         table.add_column(column, justify="right")
-    chosen = sorted(states, key=lambda state: _ORDER.index(state.status))[: max(rows, 5)]
-    for state in sorted(chosen, key=lambda s: [t.name for t in states].index(s.name)):
+    by_interest = sorted(range(len(states)), key=lambda i: _ORDER.index(states[i].status))
+    for state in (states[i] for i in sorted(by_interest[: max(rows, 5)])):
         success = state.metrics.get("episode_return")
         if success is None:
             success = state.metrics.get("reward_per_step")
-        rate = state.metrics.get("frames_per_second")
         table.add_row(
             state.name,
             state.status,
             f"{state.metrics.get('frames', 0):,}",
             f"{100 * state.share:.0f}",
-            "-" if success is None else f"{success:,.2f}",
-            "-" if rate is None else f"{rate:,.0f}",
-            "-" if state.seconds_left is None else _clock(state.seconds_left),
+            number(success),
+            number(state.metrics.get("frames_per_second"), 0),
+            clock(state.seconds_left),
         )
     return table
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-
-
-def _last_metrics(folder: Path) -> dict[str, Any]:
-    """The last line of a run's metrics.jsonl; empty before there is one."""
-    try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            return json.loads(line)
-        except ValueError:  # being written, or cut by where the reading began
-            continue
-    return {}

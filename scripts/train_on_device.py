@@ -20,28 +20,26 @@ def run(config: Config, path: Path, resume: bool) -> int:
     on_device.use_all_cores(config)
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
-    environment = on_device.build_environment(config)
-    learner = on_device.build_seeds_learner(config, on_device.build_parts(config, environment))
-    checkpoints = open_checkpoints(config, path, resume)
-    stop = runtime.StopSignals()
-    with hold(path, resume):
-        start = starting_point(learner.initial_state(), checkpoints, path, resume)
-        return _run(config, path, environment.num_actions, learner, checkpoints, stop, *start)
-
-
-def _run(config, path, num_actions, learner, checkpoints, stop, state, progress) -> int:
     from learner.on_device import SeedsState
     from learner.on_device import run as run_loop
     from learner.seed_curves import SeedCurves
 
-    curves = SeedCurves(path / SEEDS_FILE, learner.seeds)
-    if progress.frames:
-        try:
-            curves.read(progress.frames)
-        except Exception as error:  # a damaged archive raises a dozen kinds
-            raise RunFailed(f"{path / SEEDS_FILE} cannot be read: {error}") from error
-    progress.starts += 1
-    with contextlib.closing(Record(config, path, num_actions)) as record:
+    environment = on_device.build_environment(config)
+    learner = on_device.build_seeds_learner(config, on_device.build_parts(config, environment))
+    checkpoints = open_checkpoints(config, path, resume)
+    stop = runtime.StopSignals()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hold(path, resume))
+        state, progress = starting_point(learner.initial_state(), checkpoints, path, resume)
+        curves = SeedCurves(path / SEEDS_FILE, learner.seeds)
+        if progress.frames:
+            try:
+                curves.read(progress.frames)
+            except Exception as error:  # a damaged archive raises a dozen kinds
+                raise RunFailed(f"{path / SEEDS_FILE} cannot be read: {error}") from error
+        progress.starts += 1
+        record = Record(config, path, environment.num_actions)
+        stack.enter_context(contextlib.closing(record))
 
         def save(state: SeedsState) -> None:
             curves.save()  # first: a checkpoint without its curves could not be resumed

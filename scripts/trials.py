@@ -111,6 +111,9 @@ def run_task(task: Task, threads: int, gpu: bool) -> None:
     Raises:
         TrialFailed: with what the training said last.
     """
+    # Ray interrupts by way of SIGINT, which a sweep in the background of a shell script, and so
+    # all its descendants, ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _wait_until_unlocked(task.folder)
     if not is_trained(task.folder, task.total_frames):
         resume = has_checkpoint(task.folder)
@@ -143,22 +146,22 @@ def is_finished(task: Task) -> bool:
 
 def is_evaluated(folder: Path) -> bool:
     """Whether there is an evaluation for each snapshot."""
-    snapshots = folder / "snapshots"
-    if not snapshots.is_dir():
-        return True
-    kept = [path for path in snapshots.iterdir() if path.name.isdigit()]
     played = set()
     for file in folder.glob("evaluation*at-*.json"):
         evaluation = json.loads(file.read_text())
         if evaluation["policy"] == "sample":
             played.add(evaluation["learner_updates"])
-    return all(int(path.name) in played for path in kept)
+    return set(_versions(folder / "snapshots")) <= played
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on."""
-    checkpoints = folder / "checkpoints"
-    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+    return bool(_versions(folder / "checkpoints"))
+
+
+def _versions(folder: Path) -> list[int]:
+    """As `Checkpoints.versions`, whose module would import jax into the sweep's own process."""
+    return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
 
 
 def _wait_until_unlocked(folder: Path) -> None:

@@ -106,9 +106,15 @@ def _has(path):
     return (path / "summary.json").is_file()
 
 
-def test_ctrl_c_saves_all_trials(tmp_path, sweep):
+@pytest.mark.parametrize("background", [False, True])
+def test_ctrl_c_saves_all_trials(tmp_path, sweep, background):
+    """Also of a sweep that a shell script has put into its background, where SIGINT is ignored."""
     results, file = tmp_path / "results", sweep(100_000_000)
-    process = start("sweep", file, "--results", results)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.SIG_DFL)
+    try:
+        process = start("sweep", file, "--results", results)
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for(
         lambda: (
             results.is_dir() and len([p for p in _trials(results) if len(read_metrics(p)) > 2]) == 2
