@@ -21,7 +21,9 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
-_WITHOUT_RAY = ("tests/system/test_bad_input.py", "tests/system/test_two_colours.py")
+_WITHOUT_RAY = tuple(
+    f"tests/system/test_{name}.py" for name in ("bad_input", "in_process", "two_colours")
+)
 
 
 class _OneRayAtATime(LoadFileScheduling):

@@ -68,7 +68,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     assert again.returncode == 0, again.stderr
 
 
-@pytest.mark.parametrize("algorithm", ["stacx", "bmg"])
+@pytest.mark.parametrize("algorithm", [pytest.param("stacx", marks=pytest.mark.slow), "bmg"])
 def test_atari_tunes_itself(tmp_path, algorithm):
     """The published configurations, on a smaller network and for a few updates."""
     folder = tmp_path / "run"

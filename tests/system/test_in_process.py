@@ -1,0 +1,78 @@
+"""`bmg train` without Ray: bit for bit repeatable, and what is the same with and without it."""
+
+import pytest
+
+from tests.system.checkpoints import equal, last_checkpoint
+from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
+
+CATCH = ("train", "catch/impala", "logging.every_seconds=0.5", "actors.runtime=in_process")
+
+
+def test_in_process_runs_repeat_bit_for_bit(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        result = bmg(*CATCH, "total_frames=20000", "--run-dir", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+        runs.append(read_metrics(tmp_path / name)[-1])
+    learned = [{k: v for k, v in run.items() if k.startswith(("loss/", "episode"))} for run in runs]
+    assert learned[0] == learned[1]
+    other = bmg(*CATCH, "total_frames=20000", "seed=1", "--run-dir", tmp_path / "c")
+    assert other.returncode == 0
+    assert read_metrics(tmp_path / "c")[-1]["loss/total"] != runs[0]["loss/total"]
+
+
+@pytest.mark.parametrize("config", ["impala", "bmg"])
+def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(
+    tmp_path, config
+):
+    """Boards, random streams, the parameters of the batch before, and BMG's replay are saved."""
+    run = ("train", f"catch/{config}", "actors.runtime=in_process", "logging.every_seconds=0.2")
+    run = (*run, "total_frames=60000", "checkpoint.every_seconds=0.3")
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    undisturbed = bmg(*run, "--run-dir", whole)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = start(*run, "--run-dir", folder)
+    wait_for(lambda: len(read_metrics(folder)) >= 5, what="five lines of metrics")
+    process.kill()
+    process.communicate()
+    assert read_summary(folder)["frames"] < 60_000, "killed too late to interrupt anything"
+    resumed = bmg(*run, "--run-dir", folder, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    (state, progress), (expected, expected_progress) = map(last_checkpoint, (folder, whole))
+    assert progress == expected_progress
+    assert equal(state, expected)
+
+
+def test_live_display_on_a_terminal(tmp_path):
+    """In a pseudo-terminal the table shows what the issue lists."""
+    command = (*CATCH, "total_frames=60000", "--run-dir", tmp_path / "run")
+    status, shown = on_terminal(*command)
+    assert status == 0
+    for word in (
+        b"frames/s",
+        b"time left",
+        b"mean return",
+        b"loss/total",
+        b"policy lag",
+        b"actors",
+    ):
+        assert word in shown
+
+
+def test_games_lists_57():
+    result = bmg("games")
+    assert result.returncode == 0
+    assert "montezuma_revenge" in result.stdout
+    assert "4,753.3" in result.stdout
+
+
+def test_without_network_weights_and_biases_stays_on_this_machine(tmp_path, monkeypatch):
+    """Neither key nor network: said once, and the run goes on."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a key could be
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    folder = tmp_path / "run"
+    result = bmg(*CATCH, "total_frames=20000", "logging.wandb=true", "--run-dir", folder)
+    assert result.returncode == 0, result.stderr
+    assert "no Weights & Biases" in (folder / "log.txt").read_text()
+    assert read_summary(folder)["status"] == "finished"
+    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
