@@ -21,6 +21,7 @@ from configs.schema import Config
 from configs.sweep import Sweep, Trial, load_sweep, plan_of
 from learner.run_folder import RunLocked, locked, replace_text
 from scripts.check import RunFailed, all_faults, check_folder, faults_of_game
+from scripts.train import check_same_run, with_own_schedule
 
 if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
     from scripts.trials import Each
@@ -47,19 +48,23 @@ def sweep(
         RunFailed: some trials failed; the others are finished.
     """
     plan = load_sweep(source, overrides, tuple(BY_NAME))
-    planned = _configurations(plan)
+    folder = (Path(results) if results else Path("results") / plan.name).absolute()
+    planned = _configurations(plan, folder if resume else None)
     if dry_run:
         _dry_run(plan, planned)
         return 0
-    folder = (Path(results) if results else Path("results") / plan.name).absolute()
     check_folder(folder, resume=resume, option="--results", kind="sweep", marker="sweep.yaml")
     if resume:
         _check_same_sweep(planned, folder)
     return _run(plan, planned, folder)
 
 
-def _configurations(plan: Sweep) -> list[Planned]:
+def _configurations(plan: Sweep, resumed: Path | None) -> list[Planned]:
     """Loads and checks those of all trials.
+
+    Args:
+        plan: of the sweep.
+        resumed: its folder, where it goes on.
 
     Raises:
         ConfigErrors: with every fault once, and in how many trials it is.
@@ -71,7 +76,8 @@ def _configurations(plan: Sweep) -> list[Planned]:
             config, found = config_load.load_partly(trial.source, trial.overrides)
             planned.append(Planned(trial, config))
             if not found:
-                found = all_faults(config)
+                folder = resumed and resumed / trial.name
+                found = all_faults(with_own_schedule(config, folder) if folder else config)
             elif not any(fault.startswith("env.suite=") for fault in found):
                 found += faults_of_game(config)  # other checks would blame defaults on the user
         except ConfigError as error:
@@ -87,8 +93,6 @@ def _configurations(plan: Sweep) -> list[Planned]:
 
 def _check_same_sweep(planned: list[Planned], folder: Path) -> None:
     """Refuses to go on with trials whose learning would change, before any starts."""
-    from scripts.train import check_same_run
-
     faults: list[str] = []
     for trial, config in planned:
         if (folder / trial.name / "config.yaml").is_file():

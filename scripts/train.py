@@ -70,7 +70,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
         return _run(config, path, resume)
-    check(_with_own_schedule(config, path) if resume else config)
+    check(with_own_schedule(config, path) if resume else config)
     if resume and run_dir is None:
         raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
     check_run_folder(path, resume=resume)
@@ -83,7 +83,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     return _run(config, path, resume)
 
 
-def _with_own_schedule(config: Config, path: Path) -> Config:
+def with_own_schedule(config: Config, path: Path) -> Config:
     """Reads the replayed hyper-parameters from the copy that the run made at its first start.
 
     The run that they come from may have gone on since, or be gone.
@@ -135,7 +135,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     _join(config)
     probe = build.probe_environment(config)
-    agent = build.build_agent(_with_own_schedule(config, path), probe)
+    agent = build.build_agent(with_own_schedule(config, path), probe)
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()

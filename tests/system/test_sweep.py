@@ -172,6 +172,26 @@ def test_all_faults_at_once_before_anything_starts(tmp_path):
     assert not results.exists()
 
 
+def test_trials_keep_the_schedule_that_they_replay(tmp_path):
+    """The sweep goes on when the run that the schedule comes from is gone."""
+    source, file, results = tmp_path / "source", tmp_path / "replays.yaml", tmp_path / "results"
+    short = ("actors.runtime=in_process", "total_frames=3000")
+    assert bmg("train", "catch/bmg", *short, "--run-dir", source).returncode == 0
+    file.write_text(f"""
+base: catch/impala
+set: {{actors.runtime: in_process, total_frames: 3000, hyperparameters_from: {source}}}
+grid: {{seed: [0]}}
+""")
+    assert bmg("sweep", file, "--results", results).returncode == 0
+    source.rename(tmp_path / "elsewhere")
+    anew = bmg("sweep", file, "--results", tmp_path / "new")
+    assert anew.returncode == 2
+    assert "holds no run" in anew.stderr
+    resumed = bmg("sweep", file, "--results", results, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 were finished before" in resumed.stdout
+
+
 @pytest.mark.slow
 def test_dry_run_estimates_and_creates_nothing(tmp_path, sweep):
     file = sweep(1_000_000)
