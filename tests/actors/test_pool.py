@@ -15,25 +15,13 @@ from actors import pool as pool_module
 from actors.cluster import connect, disconnect
 from actors.environments.vector import EnvironmentSpec
 from actors.in_process import InProcessSource
-from actors.pool import PoolSettings, RaySource
+from actors.pool import RaySource
 from agents.networks import make_network
 from agents.trajectory import SourceFailed
-from tests.actors.specs import CATCH, gymnasium_spec, server_spec
+from tests.actors.specs import CATCH, POOL, gymnasium_spec, server_spec
 
 PARAMS = make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0))
 COUNTING = make_network("shallow", 4, (3,), np.float32).init(jax.random.key(0))
-SETTINGS = PoolSettings(
-    mode="fast",
-    actors=2,
-    unrolls_per_batch=2,
-    unrolls_in_flight=2,
-    max_bytes_in_flight=2**30,
-    unroll_bytes=1_600,
-    max_policy_lag=20,
-    unroll_timeout_seconds=60.0,
-    max_failures=3,
-    environment_variables={"JAX_PLATFORMS": "cpu", "NPROC": "1"},
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +37,7 @@ def pool():
     sources = []
 
     def make(environment: EnvironmentSpec = CATCH, **settings):
-        settings = SETTINGS._replace(**settings)
+        settings = POOL._replace(**settings)
         source = RaySource(server_spec(environment), settings, itertools.count())
         sources.append(source)
         return source
@@ -68,7 +56,7 @@ def _batch(source, within=120.0):
     raise AssertionError(f"no batch within {within} s")
 
 
-def _all_answer(source, actors=SETTINGS.actors):
+def _all_answer(source, actors=POOL.actors):
     """Takes batches until so many actors have returned one: they start up at their own pace."""
     deadline = time.monotonic() + 120
     while source.statistics()["actors/alive"] < actors:

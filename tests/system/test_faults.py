@@ -1,14 +1,22 @@
 """A bad night, with real Ray: runs that lose workers and nodes learn all their frames."""
 
+import itertools
 import os
 import re
 import signal
 import time
 
+import jax
+import numpy as np
 import psutil
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
+from actors.cluster import connect, disconnect
+from actors.pool import RaySource
+from agents.networks import make_network
+from tests.actors.specs import POOL, server_spec
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 # 8 environments x 20 steps a batch; nothing is ever invalid, so frames are exact.
@@ -20,18 +28,22 @@ _TRAIN = (
 )
 
 
+# Seconds within which each run that loses something has learned all its frames, start-up included.
+_BOUND = 150
+
+
 def _game(name):
     return f"env.game=tests.actors.environments_for_tests:{name}-v0"
 
 
-def _ends_well(process, folder, frames=_FRAMES, within=150):
+def _ends_well(process, folder, frames=_FRAMES, updates=None):
     """The run finishes in time, with all its frames; returns its metrics."""
-    _, errors = process.communicate(timeout=within)
+    _, errors = process.communicate(timeout=_BOUND)
     assert process.returncode == 0, errors
     summary = read_summary(folder)
     assert summary["status"] == "finished"
     assert summary["frames"] == frames
-    assert summary["learner_updates"] == frames // 160
+    assert summary["learner_updates"] == (updates or frames // 160)
     return read_metrics(folder)
 
 
@@ -109,6 +121,52 @@ def test_the_pool_shrinks_and_grows_with_the_cluster(cluster, tmp_path):
     last = read_metrics(folder)[-1]
     assert last["frames"] == 160 * last["learner_updates"]
     assert last["actors/restarts"] >= 2
+
+
+def test_a_node_that_is_lost_with_its_objects_does_not_stop_the_run(cluster, tmp_path):
+    """Two of three actors go with it, and their unrolls, too large to travel without the store."""
+    node, folder, updates, steps = cluster.add_node(num_cpus=2), tmp_path / "run", 40, 4_000
+    process = start(
+        *(*_TRAIN, _game("Endless"), f"actors.ray_address={cluster.address}", "actors.count=3"),
+        *(f"learner.unroll_length={steps}", f"total_frames={8 * steps * updates}"),
+        *("--run-dir", folder),
+    )
+    wait_for(lambda: _alive(folder, 3, 2), what="actors play on both nodes")
+    cluster.remove_node(node, allow_graceful=False)
+    metrics = _ends_well(process, folder, 8 * steps * updates, updates)
+    assert metrics[-1]["actors/nodes"] == 1
+    assert metrics[-1]["actors/restarts"] >= 1
+
+
+def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again(cluster):
+    """All that was asked for waits to be fetched, on two nodes, when one of them dies.
+
+    In strict mode, which goes on in its order once there is room for all of its actors again.
+    """
+    node = cluster.add_node(num_cpus=2)
+    connect(cluster.address, object_store_bytes=0, cpus=0)
+    settings = POOL._replace(mode="strict", actors=3, unrolls_per_batch=3)
+    source = RaySource(server_spec(unroll_length=700), settings, itertools.count())
+    try:
+        params = make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0))
+        source.publish(params, 0)
+        deadline = time.monotonic() + _BOUND
+        while source.statistics()["actors/alive"] < 3:
+            source.next_batch(1.0)
+            assert time.monotonic() < deadline
+        calls = list(source._calls)
+        ray.wait(calls, num_returns=len(calls), fetch_local=False)
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=2)
+        for version in range(1, 5):
+            source.publish(params, version)
+            while source.next_batch(1.0) is None:
+                assert time.monotonic() < deadline
+        assert source.statistics()["actors/lost"] >= 1
+        assert source.statistics()["actors/nodes"] == 2
+    finally:
+        source.close()
+        disconnect()
 
 
 def test_two_jobs_on_one_cluster_do_not_disturb_each_other(cluster, tmp_path):
