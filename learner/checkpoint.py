@@ -155,7 +155,9 @@ def _tree(state: Any) -> dict[str, Any]:
 
 
 def _progress(path: Path) -> Progress:
-    return Progress(**json.loads((path / "progress.json").read_text()))
+    progress = Progress(**json.loads((path / "progress.json").read_text()))
+    progress.recent = [(score, frames) for score, frames in progress.recent]
+    return progress
 
 
 def _files(folder: Path) -> list[str]:

@@ -63,6 +63,8 @@ class Progress:
     episodes: int = 0
     seconds: float = 0.0
     starts: int = 0  # how often the run was started; makes each start's random streams its own
+    # (score, emulator frames) of the newest episodes of this process, which means are taken over
+    recent: list[tuple[float, int]] = dataclasses.field(default_factory=list)
 
 
 class LoopSettings(NamedTuple):
@@ -100,10 +102,9 @@ class _Batch(NamedTuple):
 
 
 class _Window:
-    """What is averaged between two log lines, and the recent episodes."""
+    """What is averaged between two log lines."""
 
     def __init__(self, progress: Progress) -> None:
-        self.recent: collections.deque = collections.deque(maxlen=_RECENT_EPISODES)
         self.restart(progress)
 
     def restart(self, progress: Progress) -> None:
@@ -117,8 +118,8 @@ class _Window:
     def metrics(self, progress: Progress) -> dict[str, float | None]:
         seconds = max(time.monotonic() - self.start, 1e-9)
         updates = max(progress.updates - self.start_updates, 1)
-        scores = [episode.score for episode in self.recent]
-        lengths = [episode.frames for episode in self.recent]
+        scores = [score for score, _ in progress.recent]
+        lengths = [frames for _, frames in progress.recent]
         return {
             "frames": progress.frames,
             "env_steps": progress.env_steps,
@@ -233,9 +234,10 @@ def _count(progress: Progress, window: _Window, batch: _Batch, composition: Comp
     progress.env_steps += batch.steps
     progress.episodes += batch.episodes
     for index, unroll in enumerate(batch.unrolls):
-        window.recent.extend(unroll.episodes)
+        progress.recent += [(float(score), int(frames)) for score, frames in unroll.episodes]
         window.lags.append(progress.updates + index // each - unroll.version)
         window.stages.update(unroll.seconds)
+    del progress.recent[:-_RECENT_EPISODES]
     progress.updates += composition.online_batches
 
 

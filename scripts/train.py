@@ -239,7 +239,7 @@ def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
 
 
 def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
-    """The first learner process's state and progress, in all of them."""
+    """The first learner process's state and counters, in all of them."""
     import jax
     import numpy as np
 
@@ -247,12 +247,13 @@ def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
 
     if jax.process_count() == 1:
         return state, progress
-    counters = np.asarray(dataclasses.astuple(progress), np.float64)  # exact below 2**53
+    names = [field.name for field in dataclasses.fields(progress) if field.name != "recent"]
+    counters = np.asarray([getattr(progress, name) for name in names], np.float64)  # < 2**53: exact
     state, sent = from_first((jax.device_get(state), counters.view(np.uint8)))
     values = np.asarray(sent).view(np.float64)
     shared = {
-        field.name: type(getattr(progress, field.name))(value)
-        for field, value in zip(dataclasses.fields(progress), values, strict=True)
+        name: type(getattr(progress, name))(value)
+        for name, value in zip(names, values, strict=True)
     }
     return state, dataclasses.replace(progress, **shared)
 

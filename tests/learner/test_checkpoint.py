@@ -74,10 +74,12 @@ def test_a_run_that_passes_a_damaged_checkpoint_again_replaces_it(tmp_path):
     checkpoints = _saved(tmp_path)
     _flip(_largest_file(tmp_path / "2"))
     _flip(_largest_file(tmp_path / "3"))
-    checkpoints.save(_trained(2), Progress(frames=160, updates=2, starts=2))
+    checkpoints.save(
+        _trained(2), Progress(frames=160, updates=2, starts=2, recent=[(1.5, 40), (-2.0, 8)])
+    )
     assert checkpoints.versions() == [1, 2]  # 3 lay in the future of this run
     _, progress = checkpoints.restore(small_state())
-    assert progress == Progress(frames=160, updates=2, starts=2)
+    assert progress == Progress(frames=160, updates=2, starts=2, recent=[(1.5, 40), (-2.0, 8)])
 
 
 def test_a_resumed_start_is_remembered(tmp_path):

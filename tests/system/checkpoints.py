@@ -15,7 +15,7 @@ def last_checkpoint(folder):
     progress = json.loads((newest / "progress.json").read_text())
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore((newest / "state").absolute())
-    return state, {k: progress[k] for k in ("frames", "env_steps", "updates", "episodes")}
+    return state, {k: progress[k] for k in ("frames", "env_steps", "updates", "episodes", "recent")}
 
 
 def equal(a, b):
