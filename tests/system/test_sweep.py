@@ -6,6 +6,7 @@ import signal
 
 import psutil
 import pytest
+from ray.cluster_utils import Cluster
 
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
@@ -190,6 +191,30 @@ grid: {{seed: [0]}}
     resumed = bmg("sweep", file, "--results", results, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "1 were finished before" in resumed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_trials_with_actors(tmp_path, shared):
+    """Each trial starts a Ray of its own inside the sweep's, or all have their actors on one."""
+    results, file = tmp_path / "results", tmp_path / "actors.yaml"
+    where = "actors.ray_address: auto" if shared else ""
+    file.write_text(f"""
+base: catch/impala
+set: {{total_frames: 20000, actors.count: 1, actors.envs_per_actor: 16, {where}}}
+grid: {{seed: [0, 1]}}
+""")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4}) if shared else None
+    try:
+        joins = [f"ray_address={cluster.address}"] if cluster else []
+        result = bmg("sweep", file, *joins, "--results", results)
+        assert result.returncode == 0, result.stderr
+        for trial in _trials(results):
+            assert read_summary(trial)["frames"] >= 20_000
+            assert read_summary(trial)["actors/alive"] == 1
+    finally:
+        if cluster:
+            cluster.shutdown()
 
 
 @pytest.mark.slow
