@@ -200,27 +200,46 @@ def _draw_panels(panels: dict[str, list[_Curve]]) -> tuple[Any, list[Any]]:
 
 
 def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
-    """Total reward against L, a line for each K.
+    """Total reward against K, a line for each L, and against L, a line for each K.
 
     Returns:
         Whether there was anything to draw: two groups of an algorithm that differ in K or L.
     """
-    series = _series(groups)
-    if not series:
+    compared = _compared(groups)
+    if not compared:
         return False
-    end = min(int(group.frames[-1]) for members in series.values() for group in members)
-    points = {label: [_point(group, end) for group in members] for label, members in series.items()}
-    every = [steps for line in points.values() for steps, _ in line]
-    width = np.log2(max(every) / min(every)) or 1.0
-    unit, unit_name = _unit(max(abs(float(y.mean)) for line in points.values() for _, y in line))
-    figure, (axes,) = _new_figure(3.4)
+    end = min(int(group.frames[-1]) for group in compared)
+    rewards = {group.label: mean_interval(totals(group, end)) for group in compared}
+    unit, unit_name = _unit(max(abs(float(reward.mean)) for reward in rewards.values()))
+    differ = [by for by in (0, 1) if len({inner_and_bootstrap_steps(g)[by] for g in compared}) > 1]
+    figure, panels = pyplot().subplots(
+        1, len(differ), figsize=(WIDTH, 3.6), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, by in zip(panels[0], differ, strict=True):
+        series = _series(compared, by)
+        _draw_against(
+            axes, series, by, {k: Interval(*np.divide(r, unit)) for k, r in rewards.items()}
+        )
+    panels[0, 0].set_ylabel(f"total reward{unit_name}")
+    figure.suptitle(f"after {end:,} steps: {_caption(groups)}", fontsize=9)
+    save(figure, stem)
+    return True
+
+
+def _draw_against(
+    axes: Any, series: dict[str, list[Group]], by: int, rewards: dict[str, Interval]
+) -> None:
+    """Rewards against K (`by` = 0) or L (1); points of the same value stand side by side."""
+    every = [inner_and_bootstrap_steps(group)[by] for line in series.values() for group in line]
+    width = np.log2(max(every) / min(every))
     placed: Counter[int] = Counter()
-    for index, (label, line) in enumerate(points.items()):
+    for index, (label, line) in enumerate(series.items()):
         x = []
-        for steps, _ in line:  # side by side, so that their error bars can be told apart
-            x.append(steps * 2 ** (0.015 * width * (placed[steps] - (every.count(steps) - 1) / 2)))
+        for group in line:  # side by side, so that their error bars can be told apart
+            steps = inner_and_bootstrap_steps(group)[by]
+            x.append(steps * 2 ** (0.02 * width * (placed[steps] - (every.count(steps) - 1) / 2)))
             placed[steps] += 1
-        mean, low, high = np.array([interval for _, interval in line]).T / unit
+        mean, low, high = np.array([rewards[group.label] for group in line]).T
         axes.errorbar(
             x,
             mean,
@@ -232,20 +251,11 @@ def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
         )
     ticks = sorted(set(every))
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, _apart(ticks, 0.04 * width))
+    axes.set_xticks(ticks, _apart(ticks, 0.08 * width))
     axes.minorticks_off()
     axes.margins(x=0.1)
-    axes.set_xlabel("bootstrap steps L (points of one L stand side by side)")
-    axes.set_ylabel(f"total reward{unit_name}")
-    axes.set_title(f"after {end:,} steps: {_caption(groups)}", fontsize=9)
-    figure.legend(loc="outside right upper", handlelength=3.5)
-    save(figure, stem)
-    return True
-
-
-def _point(group: Group, end: int) -> tuple[int, Interval]:
-    """L, and the reward of the first `end` steps."""
-    return inner_and_bootstrap_steps(group)[1], mean_interval(totals(group, end))
+    axes.set_xlabel(("inner steps K", "bootstrap steps L")[by])
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=3.5)
 
 
 def _apart(ticks: list[int], width: float) -> list[str]:
@@ -257,23 +267,32 @@ def _apart(ticks: list[int], width: float) -> list[str]:
     return texts
 
 
-def _series(groups: list[Group]) -> dict[str, list[Group]]:
-    """Groups of each algorithm and K by L, of algorithms whose groups differ in K or L."""
+def _compared(groups: list[Group]) -> list[Group]:
+    """Groups of algorithms whose groups differ in K or L, by algorithm, K and L."""
     by_algorithm: dict[str, list[Group]] = {}
     for group in groups:
         if None not in inner_and_bootstrap_steps(group):
             by_algorithm.setdefault(str(group.setting("agent.algorithm")), []).append(group)
+    return [
+        group
+        for members in by_algorithm.values()
+        if len(set(map(inner_and_bootstrap_steps, members))) > 1
+        for group in sorted(members, key=inner_and_bootstrap_steps)
+    ]
+
+
+def _series(groups: list[Group], by: int) -> dict[str, list[Group]]:
+    """Groups that differ only in K (`by` = 0) or L (1), under the name of what they share."""
     series: dict[str, list[Group]] = {}
-    for algorithm, members in by_algorithm.items():
-        members.sort(key=inner_and_bootstrap_steps)
-        pairs = [inner_and_bootstrap_steps(group) for group in members]
-        if len(set(pairs)) < 2:
-            continue
-        for group, pair in zip(members, pairs, strict=True):
-            label = f"{algorithm}, K = {pair[0]}"
-            if pairs.count(pair) > 1:  # something else differs, which its label says
-                label = textwrap.fill(group.label, 32)
-            series.setdefault(label, []).append(group)
+    kinds = [(str(g.setting("agent.algorithm")), *inner_and_bootstrap_steps(g)) for g in groups]
+    in_order = sorted(
+        zip(groups, kinds, strict=True), key=lambda pair: (pair[1][0], pair[1][2 - by])
+    )
+    for group, kind in in_order:
+        label = f"{kind[0]}, {'LK'[by]} = {kind[2 - by]}"
+        if kinds.count(kind) > 1:  # something else differs, which its label says
+            label = textwrap.fill(group.label, 32)
+        series.setdefault(label, []).append(group)
     return series
 
 
