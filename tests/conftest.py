@@ -21,24 +21,26 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
-_WITHOUT_RAY = tuple(
-    f"tests/system/test_{name}.py" for name in ("bad_input", "in_process", "two_colours")
+# Without Ray, or with one that little else waits for.
+_ANYWHERE = tuple(
+    f"tests/system/test_{name}.py"
+    for name in ("bad_input", "in_process", "processes", "self_tuning", "two_colours")
 )
 
 
-class _OneRayAtATime(LoadFileScheduling):
-    """Deals whole files to the workers, and all that starts Ray to the same one.
+class _FewRaysAtATime(LoadFileScheduling):
+    """Deals whole files to the workers, and nearly all that starts Ray to the same one.
 
-    Ray's processes are looked for on the whole machine, also by tests that count those left behind.
+    Tests of faults have limits of time, which several Rays on two cores would exceed.
     (pytest-xdist 3.8 has groups for that, which pytest 9.2 does not see.)
     """
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
-        system = file.startswith("tests/system/") and file not in _WITHOUT_RAY
+        system = file.startswith("tests/system/") and file not in _ANYWHERE
         return "ray" if system or file == "tests/actors/test_pool.py" else file
 
 
 def pytest_xdist_make_scheduler(config, log):
     """What pytest-xdist asks for with each `--dist`."""
-    return _OneRayAtATime(config, log)
+    return _FewRaysAtATime(config, log)
