@@ -1,6 +1,6 @@
 """The look that all figures share: readable in print, in grey and by colour-blind eyes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,11 @@ def save(figure: Any, stem: Path) -> None:
     for name in files_of([stem.name]):
         figure.savefig(stem.with_name(name))
     pyplot().close(figure)
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Of increasing numbers: 3, or 2 to 3."""
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def files_of(stems: Iterable[str]) -> list[str]:

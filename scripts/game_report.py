@@ -34,6 +34,7 @@ from scripts.figures import (
     line_style,
     pyplot,
     save,
+    span,
 )
 from scripts.scores import Estimate
 from scripts.tables import write_tables
@@ -69,7 +70,7 @@ class _Drawing(NamedTuple):
     def caption(self) -> str:
         """How many games and seeds the scores are of."""
         counts = sorted({len(seeds) for games in self.scored.values() for seeds in games} or {0})
-        seeds, games = _range(counts), len(self.comparison.games)
+        seeds, games = span(counts), len(self.comparison.games)
         return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
 
 
@@ -164,7 +165,7 @@ def aggregate_rows(drawing: _Drawing) -> list[dict[str, Any]]:
     """Aggregates with their intervals, a row for each agent, then published ones."""
     rows = []
     for label, games in drawing.scored.items():
-        row = {"agent": label, "seeds": _range(sorted({len(game) for game in games}))}
+        row = {"agent": label, "seeds": span(sorted({len(game) for game in games}))}
         for name, e in drawing.estimates[label].items():
             row[name] = f"{_percent(e.value)} ({_percent(e.low)} to {_percent(e.high)})"
         rows.append(row)
@@ -270,9 +271,7 @@ def draw_over_frames(drawing: _Drawing, stem: Path, name: str) -> bool:
     axes.set_ylabel(f"{name} human-normalised score")
     _percent_axis(axes.yaxis)
     axes.set_title(f"{drawing.caption}; 95% bootstrap intervals", fontsize=9)
-    figure.legend(
-        loc="outside upper center", ncols=_columns(drawing.comparison.agents), handlelength=3.5
-    )
+    figure.legend(loc="outside upper center", ncols=_columns(comparison.agents), handlelength=3.5)
     save(figure, stem)
     return True
 
@@ -484,11 +483,6 @@ def _published_table() -> dict[str, dict[str, str]]:
 def _band(axes: Any, x: np.ndarray, estimate: Estimate, label: str, style: dict[str, Any]) -> None:
     axes.fill_between(x, estimate.low, estimate.high, color=style["color"], alpha=0.2, linewidth=0)
     axes.plot(x, estimate.value, label=label, **style)
-
-
-def _range(counts: Sequence[int]) -> str:
-    """Of increasing numbers: 3, or 2 to 3."""
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _columns(agents: Sequence[Agent]) -> int:

@@ -20,6 +20,7 @@ from scripts.figures import (
     line_style,
     pyplot,
     save,
+    span,
 )
 from scripts.seed_runs import Group
 from scripts.seed_statistics import (
@@ -211,15 +212,13 @@ def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
     end = min(int(group.frames[-1]) for group in compared)
     rewards = {group.label: mean_interval(totals(group, end)) for group in compared}
     unit, unit_name = _unit(max(abs(float(reward.mean)) for reward in rewards.values()))
+    rewards = {label: Interval(*np.divide(reward, unit)) for label, reward in rewards.items()}
     differ = [by for by in (0, 1) if len({inner_and_bootstrap_steps(g)[by] for g in compared}) > 1]
     figure, panels = pyplot().subplots(
         1, len(differ), figsize=(WIDTH, 3.6), layout="constrained", sharey=True, squeeze=False
     )
     for axes, by in zip(panels[0], differ, strict=True):
-        series = _series(compared, by)
-        _draw_against(
-            axes, series, by, {k: Interval(*np.divide(r, unit)) for k, r in rewards.items()}
-        )
+        _draw_against(axes, _series(compared, by), by, rewards)
     panels[0, 0].set_ylabel(f"total reward{unit_name}")
     figure.suptitle(f"after {end:,} steps: {_caption(groups)}", fontsize=9)
     save(figure, stem)
@@ -304,8 +303,7 @@ def _caption(groups: list[Group]) -> str:
     counts = sorted({len(group.reward) for group in groups})
     if counts == [1]:
         return "one seed"
-    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"mean and 95% interval of the mean over {seeds} seeds"
+    return f"mean and 95% interval of the mean over {span(counts)} seeds"
 
 
 def _new_figure(height: float, rows: int = 1) -> tuple[Any, list[Any]]:

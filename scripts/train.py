@@ -247,13 +247,13 @@ def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
 
     if jax.process_count() == 1:
         return state, progress
-    names = [field.name for field in dataclasses.fields(progress) if field.name != "recent"]
-    counters = np.asarray([getattr(progress, name) for name in names], np.float64)  # < 2**53: exact
-    state, sent = from_first((jax.device_get(state), counters.view(np.uint8)))
+    counters = {k: v for k, v in vars(progress).items() if isinstance(v, int | float)}
+    numbers = np.asarray([*counters.values()], np.float64)  # exact below 2**53
+    state, sent = from_first((jax.device_get(state), numbers.view(np.uint8)))
     values = np.asarray(sent).view(np.float64)
     shared = {
-        name: type(getattr(progress, name))(value)
-        for name, value in zip(names, values, strict=True)
+        name: type(counter)(value)
+        for (name, counter), value in zip(counters.items(), values, strict=True)
     }
     return state, dataclasses.replace(progress, **shared)
 
