@@ -18,6 +18,7 @@ from actors.in_process import InProcessSource
 from actors.pool import RaySource
 from agents.networks import make_network
 from agents.trajectory import SourceFailed
+from tests.actors.batches import all_answer, next_batch
 from tests.actors.specs import CATCH, POOL, gymnasium_spec, server_spec
 
 PARAMS = make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0))
@@ -47,23 +48,6 @@ def pool():
         source.close()
 
 
-def _batch(source, within=120.0):
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        batch = source.next_batch(1.0)
-        if batch is not None:
-            return batch
-    raise AssertionError(f"no batch within {within} s")
-
-
-def _all_answer(source, actors=POOL.actors):
-    """Takes batches until so many actors have returned one: they start up at their own pace."""
-    deadline = time.monotonic() + 120
-    while source.statistics()["actors/alive"] < actors:
-        assert time.monotonic() < deadline
-        _batch(source)
-
-
 def _pid(slot):
     return ray.get(slot.handle.__ray_call__.remote(lambda server: os.getpid()))
 
@@ -72,7 +56,7 @@ def test_parameters_still_being_computed_do_not_hold_back_those_before_them(pool
     """A learner that never waits for experience always publishes a copy that is not ready yet."""
     source = pool(actors=1, unrolls_per_batch=1, unrolls_in_flight=1)
     source.publish(PARAMS, 0)
-    _batch(source)  # and the next call is made, with these parameters
+    next_batch(source)  # and the next call is made, with these parameters
     source.publish(PARAMS, 1)
 
     @jax.jit
@@ -82,11 +66,11 @@ def test_parameters_still_being_computed_do_not_hold_back_those_before_them(pool
     late = slowly(jnp.full((400, 400), 1e-3))[0, 0]
     published = jax.tree.map(lambda x: x + 0 * late, PARAMS)
     source.publish(published, 2)
-    versions = [_batch(source)[0].version for _ in range(2)]
+    versions = [next_batch(source)[0].version for _ in range(2)]
     assert not late.is_ready()
     assert versions == [0, 1]
     jax.block_until_ready(published)
-    assert [_batch(source)[0].version for _ in range(2)][-1] == 2
+    assert [next_batch(source)[0].version for _ in range(2)][-1] == 2
 
 
 def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
@@ -101,7 +85,7 @@ def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
         params = jax.tree.map(lambda x, v=version: x * (1 + v), PARAMS)
         for source, seen in zip(sources, batches, strict=True):
             source.publish(params, version)
-            seen.append(_batch(source))
+            seen.append(next_batch(source))
     for version, (ray_batch, own) in enumerate(zip(*batches, strict=True)):
         for a, b in zip(ray_batch, own, strict=True):
             assert a.version == b.version == max(0, version - 1)
@@ -114,32 +98,32 @@ def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(poo
     source = pool()
     source.publish(PARAMS, 0)
     for version in range(1, 8):
-        batch = _batch(source)
+        batch = next_batch(source)
         assert len(batch) == 2
         assert source.statistics()["actors/in_flight"] <= 4
         assert all(unroll.version < version for unroll in batch)
         source.publish(PARAMS, version)
-    _all_answer(source)
-    versions = [unroll.version for _ in range(6) for unroll in _batch(source)]
+    all_answer(source)
+    versions = [unroll.version for _ in range(6) for unroll in next_batch(source)]
     assert versions.count(7) >= 12 - 4  # four calls may have been outstanding when 7 was published
 
 
 def test_bytes_in_flight_are_bounded(pool):
     source = pool(max_bytes_in_flight=1)
     source.publish(PARAMS, 0)
-    _batch(source)
+    next_batch(source)
     for _ in range(3):
         assert source.statistics()["actors/in_flight"] <= 1
-        _batch(source)
+        next_batch(source)
 
 
 def test_old_unrolls_are_dropped_and_counted(pool):
     source = pool(max_policy_lag=2)
     source.publish(PARAMS, 0)
-    _batch(source)
+    next_batch(source)
     time.sleep(2.0)  # both actors finish what they were asked for with version 0
     source.publish(PARAMS, 9)
-    batch = _batch(source)
+    batch = next_batch(source)
     assert all(unroll.version == 9 for unroll in batch)
     assert source.statistics()["actors/dropped"] >= 2
 
@@ -147,12 +131,12 @@ def test_old_unrolls_are_dropped_and_counted(pool):
 def test_a_killed_worker_is_replaced_and_batches_go_on(pool):
     source = pool()
     source.publish(PARAMS, 0)
-    _all_answer(source)
+    all_answer(source)
     names = set()
     os.kill(_pid(source._slots[0]), signal.SIGKILL)
     deadline = time.monotonic() + 60
     while "actor 2 (catch)" not in names and time.monotonic() < deadline:
-        names |= {unroll.actor for unroll in _batch(source)}
+        names |= {unroll.actor for unroll in next_batch(source)}
     assert "actor 2 (catch)" in names
     assert source.statistics()["actors/restarts"] == 1
     assert source.statistics()["actors/alive"] == 2
@@ -161,11 +145,11 @@ def test_a_killed_worker_is_replaced_and_batches_go_on(pool):
 def test_a_killed_worker_does_not_stop_strict_mode(pool):
     source = pool(mode="strict")
     source.publish(PARAMS, 0)
-    _batch(source)
+    next_batch(source)
     os.kill(_pid(source._slots[1]), signal.SIGKILL)
     for version in range(1, 5):
         source.publish(PARAMS, version)
-        assert len(_batch(source)) == 2
+        assert len(next_batch(source)) == 2
     assert source.statistics()["actors/restarts"] >= 1
 
 
@@ -173,7 +157,7 @@ def test_an_environment_that_raises_now_and_then_is_replaced(pool):
     """Every server's environments raise in their 30th step, after four unrolls of seven steps."""
     source = pool(gymnasium_spec("Raising"))
     source.publish(COUNTING, 0)
-    batches = [_batch(source) for _ in range(12)]
+    batches = [next_batch(source) for _ in range(12)]
     assert len(batches) == 12
     assert source.statistics()["actors/restarts"] >= 2
 
@@ -182,14 +166,14 @@ def test_an_environment_that_always_raises_ends_the_run_with_its_own_error(pool)
     source = pool(gymnasium_spec("Raising"), max_failures=1)
     source.publish(COUNTING, 0)
     with pytest.raises(SourceFailed, match=r"actor \d+ \(.*Raising-v0\) .* joystick is broken"):
-        [_batch(source) for _ in range(10)]
+        [next_batch(source) for _ in range(10)]
 
 
 def test_an_environment_that_hangs_is_replaced(pool):
     source = pool(gymnasium_spec("Sleeping"), unroll_timeout_seconds=3.0)
     source.publish(COUNTING, 0)
     for _ in range(8):
-        _batch(source, within=60)
+        next_batch(source, within=60)
     assert source.statistics()["actors/restarts"] >= 1
 
 
@@ -197,9 +181,9 @@ def test_a_learner_that_pauses_does_not_take_its_actors_for_hung(pool):
     """Answers that wait to be taken are as good as new ones."""
     source = pool(unroll_timeout_seconds=2.0)
     source.publish(PARAMS, 0)
-    _all_answer(source)
+    all_answer(source)
     time.sleep(5.0)
-    _batch(source)
+    next_batch(source)
     assert source.statistics()["actors/restarts"] == 0
 
 
@@ -207,22 +191,22 @@ def test_actors_without_room_do_not_hold_up_the_others(pool, monkeypatch):
     """Six actors on four CPUs: the run goes on with four; were there none, it would end."""
     source = pool(actors=6, unroll_timeout_seconds=10.0)
     source.publish(PARAMS, 0)
-    _all_answer(source, actors=4)
+    all_answer(source, actors=4)
     monkeypatch.setattr(pool_module, "_START_SECONDS", 10.0)
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        assert len(_batch(source)) == 2
+        assert len(next_batch(source)) == 2
     assert source.statistics()["actors/alive"] == 4
     assert source.statistics()["actors/waiting"] == 2
     assert source.statistics()["actors/restarts"] == 0  # asking again for room is no failure
     starved = pool(actors=1, unroll_timeout_seconds=10.0)
     starved.publish(PARAMS, 0)
     with pytest.raises(SourceFailed, match=r"asks for 1 CPU \(0 of 4 free\)"):
-        _batch(starved, within=60)
+        next_batch(starved, within=60)
 
 
 def test_an_environment_that_cannot_be_made_ends_the_run(pool):
     source = pool(gymnasium_spec("Stuck"), max_failures=2)
     source.publish(COUNTING, 0)
     with pytest.raises(SourceFailed, match=r"Stuck-v0.* the cartridge is dirty$"):
-        _batch(source)
+        next_batch(source)

@@ -16,6 +16,7 @@ from ray.cluster_utils import Cluster
 from actors.cluster import connect, disconnect
 from actors.pool import RaySource
 from agents.networks import make_network
+from tests.actors.batches import all_answer, next_batch
 from tests.actors.specs import POOL, server_spec
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
@@ -151,17 +152,14 @@ def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again
         params = make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0))
         source.publish(params, 0)
         deadline = time.monotonic() + _BOUND
-        while source.statistics()["actors/alive"] < 3:
-            source.next_batch(1.0)
-            assert time.monotonic() < deadline
+        all_answer(source, 3)
         calls = list(source._calls)
         ray.wait(calls, num_returns=len(calls), fetch_local=False)
         cluster.remove_node(node, allow_graceful=False)
         cluster.add_node(num_cpus=2)
         for version in range(1, 5):
             source.publish(params, version)
-            while source.next_batch(1.0) is None:
-                assert time.monotonic() < deadline
+            next_batch(source, within=deadline - time.monotonic())
         assert source.statistics()["actors/lost"] >= 1
         assert source.statistics()["actors/nodes"] == 2
     finally:

@@ -1,0 +1,23 @@
+"""Batches of a pool with real Ray, waited for with a limit."""
+
+import time
+
+from tests.actors.specs import POOL
+
+
+def next_batch(source, within=120.0):
+    """The next one; actors may have to start first."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        batch = source.next_batch(1.0)
+        if batch is not None:
+            return batch
+    raise AssertionError(f"no batch within {within} s")
+
+
+def all_answer(source, actors=POOL.actors):
+    """Takes batches until so many actors have returned one: they start up at their own pace."""
+    deadline = time.monotonic() + 120
+    while source.statistics()["actors/alive"] < actors:
+        assert time.monotonic() < deadline
+        next_batch(source)
