@@ -23,6 +23,9 @@ _LOOK_SECONDS = 0.1  # between two looks at who is starting, hanging or may be s
 # A failed actor is replaced after so long, and after twice the time with each failure in a row.
 _BACK_OFF_SECONDS = 0.5
 _BACK_OFF_SECONDS_MAX = 60.0
+# A process that was killed says nothing of its code, and where many are killed, chance hits one
+# place several times before it has played; a crash below Python has to end the run all the same.
+_DEATHS_FOR_A_FAILURE = 3
 
 
 class PoolSettings(NamedTuple):
@@ -56,7 +59,8 @@ class _Slot:
     asked_at: float = 0.0  # when Ray was asked for the actor
     node: str | None = None  # where it plays
     answered: bool = False  # whether the actor has returned an unroll yet
-    failures: int = 0  # in a row, without a finished unroll between them
+    errors: int = 0  # of its own, in a row, without a finished unroll between them
+    deaths: int = 0  # likewise, of its process
     busy_since: float = 0.0  # when its oldest outstanding call could first have started
     owed: list["_Call"] = dataclasses.field(default_factory=list)  # to be made when it plays
 
@@ -81,7 +85,8 @@ class RaySource:
     outstanding until a batch takes it; so slow learning holds the actors back by itself. A failed
     actor is replaced, after a while that grows with each failure in a row, by one with streams of
     its own; the same place failing `max_failures` times in a row ends the run with the actor's own
-    error. Actors for which no node has room wait until one has, and the others play on.
+    error; a process that dies counts for a third of a failure. Actors for which no node has room
+    wait until one has, and the others play on.
 
     `fast` takes whichever unroll is ready first, played with the newest parameters at the time
     its call was made. `strict` plays batch b with the parameters of update b - 1, each call by the
@@ -282,7 +287,8 @@ class RaySource:
 
     def _take(self, call: _Call, unroll: Unroll) -> None:
         slot, self._silent_since = call.slot, None
-        slot.failures, slot.answered, slot.busy_since = 0, True, time.monotonic()
+        slot.errors, slot.deaths = 0, 0
+        slot.answered, slot.busy_since = True, time.monotonic()
         self._counts["received"] += _bytes(unroll.trajectory)
         lag = self._current_version() - unroll.version
         if self._settings.mode == "fast" and lag > self._settings.max_policy_lag:
@@ -342,15 +348,18 @@ class RaySource:
             self._issue(call)
 
     def _failed(self, slot: _Slot, error: Exception, call: _Call | None = None) -> None:
-        slot.failures += 1
-        name, cause = self._name(slot), _cause(error)
-        _log.warning("%s failed (%s); failure %d in a row", name, cause, slot.failures)
-        if slot.failures >= self._settings.max_failures:
+        if _is_death(error):
+            slot.deaths += 1
+        else:
+            slot.errors += 1
+        failures, name, cause = slot.errors + slot.deaths, self._name(slot), _cause(error)
+        _log.warning("%s failed (%s); failure %d in a row", name, cause, failures)
+        if slot.errors + slot.deaths / _DEATHS_FOR_A_FAILURE >= self._settings.max_failures:
             raise SourceFailed(
-                f"{name} failed {slot.failures} times without finishing an unroll: {cause}"
+                f"{name} failed {failures} times without finishing an unroll: {cause}"
             ) from error
         self._counts["restarts"] += 1
-        delay = min(_BACK_OFF_SECONDS * 2 ** (slot.failures - 1), _BACK_OFF_SECONDS_MAX)
+        delay = min(_BACK_OFF_SECONDS * 2 ** (failures - 1), _BACK_OFF_SECONDS_MAX)
         self._replace(slot, call, delay)
 
     def _replace(self, slot: _Slot, lost: _Call | None, delay: float) -> None:
@@ -418,9 +427,19 @@ def _bytes(arrays: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
 
+def _in_creation(error: Exception) -> bool:
+    """Whether it is the error with which an actor could not be made: Ray says that it died."""
+    return "creation task" in str(error)
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether the process ended without an error of the actor's own."""
+    return isinstance(error, exceptions.RayActorError) and not _in_creation(error)
+
+
 def _cause(error: Exception) -> str:
     """The actor's own error in one line: Ray puts it last, below the actor's traceback."""
-    remote = isinstance(error, exceptions.RayTaskError) or "creation task" in str(error)
+    remote = isinstance(error, exceptions.RayTaskError) or _in_creation(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if remote and lines:
         return lines[-1]

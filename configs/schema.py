@@ -268,7 +268,7 @@ class ActorsConfig(_Group):
     """An actor that returns no unroll for so long is replaced."""
     max_failures: int = Field(default=3, ge=1)
     """So many failures in a row in one place end the run with the actor's own error; each is
-    followed by a longer pause."""
+    followed by a longer pause. A process that dies, killed for example, counts for a third."""
 
 
 class CheckpointConfig(_Group):

@@ -1,5 +1,7 @@
 """Gymnasium environments that tests ask for by id: `tests.actors.environments_for_tests:NAME`."""
 
+import os
+import signal
 import time
 
 import gymnasium
@@ -54,6 +56,14 @@ class Raising(Counting):
         self.steps += 1
         if self.steps == 30:
             raise RuntimeError("the joystick is broken")
+        return super().step(action)
+
+
+class Crashing(Counting):
+    """Kills its process in its first step, as a fault below Python would."""
+
+    def step(self, action):
+        os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
 
 
@@ -156,6 +166,7 @@ for environment in (
     Raising,
     Diverging,
     Sleeping,
+    Crashing,
     Continuous,
     Endless,
     Wearing,

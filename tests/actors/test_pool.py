@@ -169,6 +169,14 @@ def test_an_environment_that_always_raises_ends_the_run_with_its_own_error(pool)
         [next_batch(source) for _ in range(10)]
 
 
+def test_processes_that_die_in_a_row_end_the_run_later_than_errors_do(pool):
+    """Chance may kill one place twice before it has played; a crash below Python goes on."""
+    source = pool(gymnasium_spec("Crashing"), max_failures=1)
+    source.publish(COUNTING, 0)
+    with pytest.raises(SourceFailed, match=r"Crashing-v0\) failed 3 times .* ActorDiedError"):
+        next_batch(source, within=120)
+
+
 def test_an_environment_that_hangs_is_replaced(pool):
     source = pool(gymnasium_spec("Sleeping"), unroll_timeout_seconds=3.0)
     source.publish(COUNTING, 0)
