@@ -80,14 +80,19 @@ def _rise(group: Group) -> float | str | None:
 
 
 def _published(group: Group) -> str | None:
-    """The published total, where the run is as long as those and swaps as often."""
-    known = _PUBLISHED.get(str(group.setting("agent.algorithm")))
+    """The published total, where the run is as long as those and swaps as often.
+
+    The one of plain meta-gradients is with their regulariser, without which they collapse.
+    """
+    algorithm = str(group.setting("agent.algorithm"))
+    known = _PUBLISHED.get(algorithm)
+    unregularised = algorithm == "mg" and group.setting("meta.outer.entropy_cost") == 0.0
     as_published = (
         group.setting("total_frames") == _PUBLISHED_FRAMES
         and group.period == _PUBLISHED_PERIOD
         and group.frames[-1] + spacing(group.frames) > _PUBLISHED_FRAMES
     )
-    if known is None or not as_published:
+    if known is None or unregularised or not as_published:
         return None
     return f"{known[0]:.0f} ({known[1]:.0f}), {known[2]}"
 

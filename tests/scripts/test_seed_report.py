@@ -382,6 +382,14 @@ def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
         (100, {"total_frames": 20_000_000}),
         (40, {"total_frames": 10_000_000, "status": "running"}),
         (80, {"total_frames": 10_000_000, "env__swap_period": 50_000}),
+        (
+            80,
+            {
+                "total_frames": 10_000_000,
+                "agent__algorithm": "mg",
+                "meta__outer": {"entropy_cost": 0.0},
+            },
+        ),
     ],
 )
 def test_published_totals_stand_beside_no_others(tmp_path, points, keys):
