@@ -88,11 +88,12 @@ def _published(group: Group) -> str | None:
     known = _PUBLISHED.get(algorithm)
     unregularised = algorithm == "mg" and group.setting("meta.outer.entropy_cost") == 0.0
     as_published = (
-        group.setting("total_frames") == _PUBLISHED_FRAMES
+        not unregularised
+        and group.setting("total_frames") == _PUBLISHED_FRAMES
         and group.period == _PUBLISHED_PERIOD
         and group.frames[-1] + spacing(group.frames) > _PUBLISHED_FRAMES
     )
-    if known is None or unregularised or not as_published:
+    if known is None or not as_published:
         return None
     return f"{known[0]:.0f} ({known[1]:.0f}), {known[2]}"
 
