@@ -15,22 +15,34 @@ _WRITTEN_OUT = 4
 
 
 class DeviceEnvironment(NamedTuple):
-    """An environment without episodes as pure functions of one environment's state."""
+    """An environment that is never reset, as pure functions of one environment's state."""
 
     reset: Callable[[jax.Array], Any]  # key -> state
     observe: Callable[[Any], jax.Array]  # state -> observation
-    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
-    # (state, action, uniform draw in [0, 1)) -> (state, reward)
+    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]
+    # (state, action, uniform draw in [0, 1)) -> (state, reward, discount); a discount of 0 ends the
+    # return, not the play
     num_actions: int
     observation_shape: tuple[int, ...]
 
 
-def make_two_colours(swap_period: int) -> DeviceEnvironment:
-    """The grid world whose rewards swap every `swap_period` steps."""
+def make_two_colours(swap_period: int, collection_discount: float) -> DeviceEnvironment:
+    """The grid world.
+
+    Args:
+        swap_period: steps after which its rewards swap.
+        collection_discount: discount of a step that collects an object; other steps have 1.
+    """
+
+    def step(state: Any, action: jax.Array, draw: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        state, reward = two_colours.step(state, action, draw, swap_period)
+        collects = jnp.abs(reward) == two_colours.OBJECT_REWARD
+        return state, reward, jnp.where(collects, collection_discount, jnp.ones_like(reward))
+
     return DeviceEnvironment(
         reset=two_colours.reset,
         observe=two_colours.observe,
-        step=lambda state, action, draw: two_colours.step(state, action, draw, swap_period),
+        step=step,
         num_actions=two_colours.ACTIONS,
         observation_shape=(two_colours.FEATURES,),
     )
@@ -60,21 +72,20 @@ def make_unroll(
             noise, draw = numbers
             logits = network.apply(params, environment.observe(state)).logits
             action = jnp.argmax(logits + noise).astype(jnp.int32)
-            following, reward = environment.step(state, action, draw)
-            return following, (state, action, reward, logits)
+            following, reward, discount = environment.step(state, action, draw)
+            return following, (state, action, reward, discount, logits)
 
-        last, (states, action, reward, logits) = jax.lax.scan(
+        last, (states, action, reward, discount, logits) = jax.lax.scan(
             play, state, (noise, uniform[:, -1]), unroll=_WRITTEN_OUT
         )
         states = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), states, last)
-        ones = jnp.ones((length, 1), reward.dtype)
         return last, Trajectory(
             observation=jax.vmap(environment.observe)(states)[:, None],
             action=action[:, None],
             reward=reward[:, None],
-            discount=ones,
+            discount=discount[:, None],
             behaviour_logits=logits[:, None],
-            valid=ones > 0.0,
+            valid=jnp.ones((length, 1), bool),
         )
 
     return unroll

@@ -19,7 +19,21 @@ class Transition(NamedTuple):
     observation: jax.Array  # [F]
     action: jax.Array  # int32
     reward: jax.Array
+    discount: jax.Array  # the environment's: 0 where the return ends with this reward, else 1
     following: jax.Array  # [F], the observation after the action
+
+
+class Trace(NamedTuple):
+    """What later errors teach about the steps up to now."""
+
+    gradient: Params  # sum of (discount * lambda)^k times the gradient of q k + 1 steps ago
+    discount: jax.Array  # the environment's, of the newest step: 0 forgets all of them
+
+
+def init_trace(params: Params) -> Trace:
+    """Of no steps."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return Trace(zeros, jnp.ones((), jax.tree.leaves(params)[0].dtype))
 
 
 def epsilon_greedy(q: jax.Array, epsilon: jax.Array) -> jax.Array:
@@ -54,10 +68,10 @@ def choose(q: jax.Array, epsilon: jax.Array, uniform: jax.Array) -> jax.Array:
 def direction(
     network: DenseNetwork,
     params: Params,
-    trace: Params,
+    trace: Trace,
     transition: Transition,
     hyper: Hyperparameters,
-) -> tuple[Params, Params, jax.Array]:
+) -> tuple[Params, Trace, jax.Array]:
     """Where one step of Q(lambda) would move the parameters, and the trace after it.
 
     The action taken moves by r + discount * max q(s') - q(s, a); those taken before it, by the
@@ -66,7 +80,7 @@ def direction(
     Args:
         network: from observations [F] to q [A].
         params: its parameters.
-        trace: eligibility, sum of (discount * lambda)^k times the gradient of q k + 1 steps ago.
+        trace: of the steps before.
         transition: the step.
         hyper: discount and vtrace_lambda are used.
 
@@ -74,14 +88,13 @@ def direction(
         Direction (to be added), next trace, and the temporal-difference error of the action taken.
     """
     q, pull_back = jax.vjp(lambda p: network.apply(p, transition.observation), params)
-    target = transition.reward + hyper["discount"] * jnp.max(
-        network.apply(params, transition.following)
-    )
+    discount = hyper["discount"] * transition.discount
+    target = transition.reward + discount * jnp.max(network.apply(params, transition.following))
     error, greedy_error = target - q[transition.action], target - jnp.max(q)
     (gradient,) = pull_back(jax.nn.one_hot(transition.action, q.shape[-1], dtype=q.dtype))
-    decay = hyper["discount"] * hyper["vtrace_lambda"]
-    trace = jax.tree.map(lambda z, g: decay * z + g, trace, gradient)
+    decay = hyper["discount"] * hyper["vtrace_lambda"] * trace.discount
+    eligible = jax.tree.map(lambda z, g: decay * z + g, trace.gradient, gradient)
     # In terms of the new trace, so that the old one need not be copied: a tenth of a step's time.
     not_greedy = error - greedy_error
-    move = jax.tree.map(lambda g, z: greedy_error * z + not_greedy * g, gradient, trace)
-    return move, trace, error
+    move = jax.tree.map(lambda g, z: greedy_error * z + not_greedy * g, gradient, eligible)
+    return move, Trace(eligible, transition.discount), error

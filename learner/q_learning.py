@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from agents.meta_network import Contextual, RewardContext, add_reward
-from agents.networks import DenseNetwork, NetworkOutput, Params
-from agents.q_lambda import Transition, choose, direction, epsilon_greedy
+from agents.networks import DenseNetwork, NetworkOutput
+from agents.q_lambda import Trace, Transition, choose, direction, epsilon_greedy, init_trace
 from agents.trajectory import Trajectory
 from learner.matching import Matching, Point, Weights
 from learner.on_policy import tally
@@ -26,7 +26,7 @@ class QLambdaState(NamedTuple):
     """All that one step of one seed changes."""
 
     inner: InnerState
-    trace: Params  # eligibility
+    trace: Trace
     environment: Any
     epsilon: jax.Array  # of the last action
     trajectory: Trajectory  # [M, 1], the newest steps
@@ -34,8 +34,8 @@ class QLambdaState(NamedTuple):
     tally: Metrics  # sums since they were last cleared
 
 
-# (environment's state, action, draw) -> (environment's state, reward)
-EnvironmentStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
+# (environment's state, action, draw) -> (environment's state, reward, discount)
+EnvironmentStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]
 
 
 def make_q_update(
@@ -68,9 +68,9 @@ def make_q_update(
         uniform = jax.random.uniform(key, (3,))
         epsilon = jnp.asarray(hyper["epsilon"])
         action = choose(q, epsilon, uniform[:2])
-        environment, reward = step(state.environment, action, uniform[2])
+        environment, reward, discount = step(state.environment, action, uniform[2])
         following = observe(environment)
-        transition = Transition(observation, action, reward, following)
+        transition = Transition(observation, action, reward, discount, following)
         move, trace, error = direction(network, params, state.trace, transition, hyper)
         changes, opt_state = optimizer.update(jax.tree.map(jnp.negative, move), opt_state, params)
         scale = hyper["learning_rate_scale"]
@@ -155,7 +155,7 @@ def init_q_state(
     sums = tally({"loss/total": jnp.zeros(())}, learned, jnp.zeros(()))
     return QLambdaState(
         InnerState(params, optimizer.init(params)),
-        jax.tree.map(jnp.zeros_like, params),
+        init_trace(params),
         environment,
         jnp.zeros((), observation.dtype),
         Trajectory(
@@ -177,7 +177,7 @@ def _append(trajectory: Trajectory, step: Transition, policy: jax.Array) -> Traj
         observation=step.following,
         action=step.action,
         reward=step.reward,
-        discount=jnp.ones_like(step.reward),
+        discount=step.discount,
         behaviour_logits=policy,
         valid=jnp.asarray(True),
     )

@@ -317,12 +317,13 @@ def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
 
 def _check_game(config: Config) -> None:
     env = config.env
-    period = EnvironmentConfig.model_fields["swap_period"].default
-    if env.suite != "two_colours" and env.swap_period != period:
-        raise ConfigError(
-            f"env.swap_period={env.swap_period}: only env.suite=two_colours knows it; leave it at "
-            f"{period}"
-        )
+    for key in ("swap_period", "collection_discount"):
+        default = EnvironmentConfig.model_fields[key].default
+        if env.suite != "two_colours" and getattr(env, key) != default:
+            raise ConfigError(
+                f"env.{key}={getattr(env, key)}: only env.suite=two_colours knows it; leave it at "
+                f"{default}"
+            )
     if env.suite != "atari" and config.evaluation.protocol != "training":
         raise ConfigError(
             f"evaluation.protocol={config.evaluation.protocol}: only env.suite=atari knows it; use "

@@ -70,7 +70,7 @@ def use_all_cores(config: Config) -> None:
 
 def build_environment(config: Config) -> DeviceEnvironment:
     """What is played."""
-    return make_two_colours(config.env.swap_period)
+    return make_two_colours(config.env.swap_period, config.env.collection_discount)
 
 
 class Parts(NamedTuple):

@@ -26,6 +26,7 @@ _UP, _RIGHT, _DOWN, _LEFT = range(ACTIONS)
 _CELLS = SIZE * SIZE  # counted row by row from the top left one
 _FREE_CELLS = _CELLS - 2  # of an object that jumps
 _STEP_REWARD = -0.04
+OBJECT_REWARD = 1.0  # of the good one; the other's is its negative
 
 
 class TwoColoursState(NamedTuple):
@@ -88,7 +89,7 @@ def step(
     blue, red = SIZE * state.position[1:, 0] + state.position[1:, 1]
     collects_blue, collects_red = agent == blue, agent == red
 
-    good = jnp.where(state.clock < swap_period, 1.0, -1.0)
+    good = jnp.where(state.clock < swap_period, OBJECT_REWARD, -OBJECT_REWARD)
     reward = jnp.where(collects_blue, good, jnp.where(collects_red, -good, _STEP_REWARD))
 
     # A number among the free cells becomes one among all cells by stepping over the taken ones, the

@@ -7,13 +7,13 @@ import pytest
 
 from agents.networks import make_dense_network
 from agents.policies import kl_divergence
-from agents.q_lambda import Transition, choose, direction, epsilon_greedy
+from agents.q_lambda import Transition, choose, direction, epsilon_greedy, init_trace
 
 STATES, ACTIONS = 5, 3
 
 
 def test_linear_network_on_one_hot_states_is_the_table_of_peng_and_williams(x64):
-    """Peng and Williams 1994, section 2.2: the algorithm as printed, with a table."""
+    """Peng and Williams 1994, section 2.2: the algorithm as printed, with a table, in episodes."""
     discount, lambda_, rate = 0.9, 0.7, 0.1
     random = np.random.default_rng(0)
     network = make_dense_network(STATES, (), ACTIONS)
@@ -22,25 +22,26 @@ def test_linear_network_on_one_hot_states_is_the_table_of_peng_and_williams(x64)
     )
     params["output"]["b"] = jnp.zeros(ACTIONS)
     table = np.asarray(params["output"]["w"]).copy()
-    trace = jax.tree.map(jnp.zeros_like, params)
+    trace = init_trace(params)
     eligibility = np.zeros((STATES, ACTIONS))
     hyper = {"discount": discount, "vtrace_lambda": lambda_}
-    one_hot, state = np.eye(STATES), 0
+    one_hot, state, endings = np.eye(STATES), 0, 0
     for _ in range(200):
         action, reward = random.integers(ACTIONS), random.normal()
-        following = random.integers(STATES)
+        following, ends = random.integers(STATES), random.random() < 0.1
         step = Transition(
             jnp.asarray(one_hot[state]),
             jnp.asarray(action),
             jnp.asarray(reward),
+            jnp.asarray(0.0 if ends else 1.0),
             jnp.asarray(one_hot[following]),
         )
         move, trace, error = direction(network, params, trace, step, hyper)
         # A bias belongs to no state, so it would not be a table.
         params["output"]["w"] = params["output"]["w"] + rate * move["output"]["w"]
 
-        of_action = reward + discount * table[following].max() - table[state, action]
-        of_state = reward + discount * table[following].max() - table[state].max()
+        target = reward if ends else reward + discount * table[following].max()
+        of_action, of_state = target - table[state, action], target - table[state].max()
         eligibility *= discount * lambda_
         table += rate * eligibility * of_state
         table[state, action] += rate * of_action
@@ -48,8 +49,13 @@ def test_linear_network_on_one_hot_states_is_the_table_of_peng_and_williams(x64)
 
         np.testing.assert_allclose(error, of_action, rtol=1e-9)
         np.testing.assert_allclose(params["output"]["w"], table, rtol=1e-9)
-        np.testing.assert_allclose(trace["output"]["w"], eligibility, rtol=1e-9, atol=1e-300)
+        np.testing.assert_allclose(
+            trace.gradient["output"]["w"], eligibility, rtol=1e-9, atol=1e-300
+        )
+        if ends:
+            eligibility[:], endings = 0.0, endings + 1
         state = following
+    assert endings > 5
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])

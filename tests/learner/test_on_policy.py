@@ -35,7 +35,7 @@ class Problem:
     """The grid world's agent, small, with two learned hyper-parameters."""
 
     def __init__(self, matching="kl", objective=OBJECTIVE):
-        environment = make_two_colours(50)
+        environment = make_two_colours(50, 0.0)
         self.network = make_network("shallow", 4, (30,), np.float32)
         meta_network = make_dense_network(3, (5,), len(LEARNED), zero_output=True)
         self.values = make_contextual(meta_network, FIXED, LEARNED, normalised=True)
@@ -181,5 +181,5 @@ def test_the_tally_adds_up(x64):
     np.testing.assert_allclose(state.tally["reward"], sum(rewards), rtol=1e-6)
     costs = [problem.values((problem.weights, c))["entropy_cost"] for _, c in played]
     np.testing.assert_allclose(state.tally["meta/entropy_cost"], sum(costs), rtol=1e-9)
-    mean = np.mean(np.asarray(row(state.trajectory.reward, slice(None))))
+    mean = np.mean(np.asarray(row(state.trajectory.reward, slice(None))), dtype=np.float64)
     np.testing.assert_allclose(state.context.recent[-1], mean, rtol=1e-9)

@@ -8,7 +8,7 @@ from actors.on_device import make_two_colours
 from agents.meta_network import init_context, make_contextual
 from agents.meta_parameters import Learned
 from agents.networks import make_dense_network
-from agents.q_lambda import epsilon_greedy
+from agents.q_lambda import Transition, direction, epsilon_greedy, init_trace
 from learner.matching import MATCHING, Weights
 from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from learner.on_policy import tally
@@ -26,8 +26,8 @@ FURTHER = 12  # L - 1
 
 
 class Problem:
-    def __init__(self):
-        self.environment = make_two_colours(20)
+    def __init__(self, collection_discount=1.0):
+        self.environment = make_two_colours(20, collection_discount)
         self.network = make_dense_network(30, (16,), 4)
         self.optimizer = make_optimizer("adam", 3e-2, epsilon=1e-4, gradient_decay=0.9)
         meta_network = make_dense_network(5, (6,), 1, zero_output=True)
@@ -114,23 +114,24 @@ def test_the_meta_gradient_is_that_of_epsilon_alone(x64):
 
 def test_a_step_is_that_of_the_formula_with_averaged_gradients_and_adam(x64):
     """Moving average of the gradients (0.9), then Adam, in NumPy, from the directions."""
-    from agents.q_lambda import Transition, direction
-
-    problem = Problem()
+    problem = Problem(collection_discount=0.0)
     zero = jax.tree.map(np.zeros_like, problem.state.inner.params)
     state = problem.state._replace(
         inner=problem.state.inner._replace(opt_state=problem.optimizer.init(zero)),
-        trace=jax.tree.map(jnp.zeros_like, zero),
+        trace=init_trace(zero),
     )
     params, trace = jax.tree.map(np.asarray, state.inner.params), state.trace
     average, first, second = zero, zero, zero
-    for n, key in enumerate(jax.random.split(jax.random.key(5), 6), start=1):
+    update, endings = jax.jit(problem.update), 0
+    for n, key in enumerate(jax.random.split(jax.random.key(5), 40), start=1):
         before = state
-        state, _ = jax.jit(problem.update)(state, key, problem.weights)
+        state, _ = update(state, key, problem.weights)
+        endings += float(state.trajectory.discount[-1, 0]) == 0.0
         transition = Transition(
             problem.environment.observe(before.environment),
             state.trajectory.action[-1, 0],
             state.trajectory.reward[-1, 0],
+            state.trajectory.discount[-1, 0],
             problem.environment.observe(state.environment),
         )
         hyper = problem.values((problem.weights, before.context))
@@ -152,4 +153,5 @@ def test_a_step_is_that_of_the_formula_with_averaged_gradients_and_adam(x64):
             params,
         )
         np.testing.assert_allclose(state.epsilon, hyper["epsilon"])
+    assert 0 < endings < 40
     assert set(state.tally) == set(tally({"loss/total": 0.0}, {"epsilon": 0.0}, jnp.zeros(())))

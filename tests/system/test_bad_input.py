@@ -166,6 +166,7 @@ def test_two_colours(tmp_path, name, overrides, parts):
         ("agent.network=separate", "shallow_atari"),
         ("meta.learned=[epsilon]", "no gradient"),
         ("env.swap_period=5", "two_colours"),
+        ("env.collection_discount=0", "two_colours"),
     ],
 )
 def test_what_only_two_colours_has(tmp_path, override, part):
