@@ -57,8 +57,8 @@ def three():
 def test_a_seed_does_not_depend_on_the_others_or_on_devices(three):
     """As one of three that two devices share it gives the same numbers bit for bit.
 
-    Alone as well, but for rounding: a map over one seed is compiled without its loop, and where a CPU
-    has AVX2 but not AVX-512 a last bit has come out differently.
+    Alone as well, but for rounding: a map over one seed is compiled without its loop, and on a CPU
+    with AVX2 but without AVX-512 a last bit has come out differently.
     """
     learner, state, metrics = three
     assert learner.seeds == (5, 6, 7)
