@@ -23,19 +23,6 @@ class Transition(NamedTuple):
     following: jax.Array  # [F], the observation after the action
 
 
-class Trace(NamedTuple):
-    """What later errors teach about the steps up to now."""
-
-    gradient: Params  # sum of (discount * lambda)^k times the gradient of q k + 1 steps ago
-    discount: jax.Array  # the environment's, of the newest step: 0 forgets all of them
-
-
-def init_trace(params: Params) -> Trace:
-    """Of no steps."""
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return Trace(zeros, jnp.ones((), jax.tree.leaves(params)[0].dtype))
-
-
 def epsilon_greedy(q: jax.Array, epsilon: jax.Array) -> jax.Array:
     """Log-probabilities of the policy that is greedy but for a share epsilon of random actions.
 
@@ -68,10 +55,11 @@ def choose(q: jax.Array, epsilon: jax.Array, uniform: jax.Array) -> jax.Array:
 def direction(
     network: DenseNetwork,
     params: Params,
-    trace: Trace,
+    trace: Params,
+    previous_discount: jax.Array,
     transition: Transition,
     hyper: Hyperparameters,
-) -> tuple[Params, Trace, jax.Array]:
+) -> tuple[Params, Params, jax.Array]:
     """Where one step of Q(lambda) would move the parameters, and the trace after it.
 
     The action taken moves by r + discount * max q(s') - q(s, a); those taken before it, by the
@@ -80,7 +68,8 @@ def direction(
     Args:
         network: from observations [F] to q [A].
         params: its parameters.
-        trace: of the steps before.
+        trace: eligibility, sum of (discount * lambda)^k times the gradient of q k + 1 steps ago.
+        previous_discount: the environment's, of the step before: 0 forgets the trace.
         transition: the step.
         hyper: discount and vtrace_lambda are used.
 
@@ -92,9 +81,9 @@ def direction(
     target = transition.reward + discount * jnp.max(network.apply(params, transition.following))
     error, greedy_error = target - q[transition.action], target - jnp.max(q)
     (gradient,) = pull_back(jax.nn.one_hot(transition.action, q.shape[-1], dtype=q.dtype))
-    decay = hyper["discount"] * hyper["vtrace_lambda"] * trace.discount
-    eligible = jax.tree.map(lambda z, g: decay * z + g, trace.gradient, gradient)
+    decay = hyper["discount"] * hyper["vtrace_lambda"] * previous_discount
+    trace = jax.tree.map(lambda z, g: decay * z + g, trace, gradient)
     # In terms of the new trace, so that the old one need not be copied: a tenth of a step's time.
     not_greedy = error - greedy_error
-    move = jax.tree.map(lambda g, z: greedy_error * z + not_greedy * g, gradient, eligible)
-    return move, Trace(eligible, transition.discount), error
+    move = jax.tree.map(lambda g, z: greedy_error * z + not_greedy * g, gradient, trace)
+    return move, trace, error

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from agents.meta_network import Contextual, RewardContext, add_reward
-from agents.networks import DenseNetwork, NetworkOutput
-from agents.q_lambda import Trace, Transition, choose, direction, epsilon_greedy, init_trace
+from agents.networks import DenseNetwork, NetworkOutput, Params
+from agents.q_lambda import Transition, choose, direction, epsilon_greedy
 from agents.trajectory import Trajectory
 from learner.matching import Matching, Point, Weights
 from learner.on_policy import tally
@@ -26,7 +26,7 @@ class QLambdaState(NamedTuple):
     """All that one step of one seed changes."""
 
     inner: InnerState
-    trace: Trace
+    trace: Params  # eligibility
     environment: Any
     epsilon: jax.Array  # of the last action
     trajectory: Trajectory  # [M, 1], the newest steps
@@ -71,7 +71,10 @@ def make_q_update(
         environment, reward, discount = step(state.environment, action, uniform[2])
         following = observe(environment)
         transition = Transition(observation, action, reward, discount, following)
-        move, trace, error = direction(network, params, state.trace, transition, hyper)
+        previous_discount = state.trajectory.discount[-1, 0]
+        move, trace, error = direction(
+            network, params, state.trace, previous_discount, transition, hyper
+        )
         changes, opt_state = optimizer.update(jax.tree.map(jnp.negative, move), opt_state, params)
         scale = hyper["learning_rate_scale"]
         seen = tally({"loss/total": 0.5 * jnp.square(error)}, describe(inputs), reward)
@@ -155,7 +158,7 @@ def init_q_state(
     sums = tally({"loss/total": jnp.zeros(())}, learned, jnp.zeros(()))
     return QLambdaState(
         InnerState(params, optimizer.init(params)),
-        init_trace(params),
+        jax.tree.map(jnp.zeros_like, params),
         environment,
         jnp.zeros((), observation.dtype),
         Trajectory(

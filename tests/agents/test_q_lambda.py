@@ -7,7 +7,7 @@ import pytest
 
 from agents.networks import make_dense_network
 from agents.policies import kl_divergence
-from agents.q_lambda import Transition, choose, direction, epsilon_greedy, init_trace
+from agents.q_lambda import Transition, choose, direction, epsilon_greedy
 
 STATES, ACTIONS = 5, 3
 
@@ -22,7 +22,7 @@ def test_linear_network_on_one_hot_states_is_the_table_of_peng_and_williams(x64)
     )
     params["output"]["b"] = jnp.zeros(ACTIONS)
     table = np.asarray(params["output"]["w"]).copy()
-    trace = init_trace(params)
+    trace, previous = jax.tree.map(jnp.zeros_like, params), jnp.asarray(1.0)
     eligibility = np.zeros((STATES, ACTIONS))
     hyper = {"discount": discount, "vtrace_lambda": lambda_}
     one_hot, state, endings = np.eye(STATES), 0, 0
@@ -36,7 +36,7 @@ def test_linear_network_on_one_hot_states_is_the_table_of_peng_and_williams(x64)
             jnp.asarray(0.0 if ends else 1.0),
             jnp.asarray(one_hot[following]),
         )
-        move, trace, error = direction(network, params, trace, step, hyper)
+        move, trace, error = direction(network, params, trace, previous, step, hyper)
         # A bias belongs to no state, so it would not be a table.
         params["output"]["w"] = params["output"]["w"] + rate * move["output"]["w"]
 
@@ -49,12 +49,10 @@ def test_linear_network_on_one_hot_states_is_the_table_of_peng_and_williams(x64)
 
         np.testing.assert_allclose(error, of_action, rtol=1e-9)
         np.testing.assert_allclose(params["output"]["w"], table, rtol=1e-9)
-        np.testing.assert_allclose(
-            trace.gradient["output"]["w"], eligibility, rtol=1e-9, atol=1e-300
-        )
+        np.testing.assert_allclose(trace["output"]["w"], eligibility, rtol=1e-9, atol=1e-300)
         if ends:
             eligibility[:], endings = 0.0, endings + 1
-        state = following
+        state, previous = following, step.discount
     assert endings > 5
 
 

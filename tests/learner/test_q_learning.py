@@ -8,7 +8,7 @@ from actors.on_device import make_two_colours
 from agents.meta_network import init_context, make_contextual
 from agents.meta_parameters import Learned
 from agents.networks import make_dense_network
-from agents.q_lambda import Transition, direction, epsilon_greedy, init_trace
+from agents.q_lambda import Transition, direction, epsilon_greedy
 from learner.matching import MATCHING, Weights
 from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from learner.on_policy import tally
@@ -118,7 +118,7 @@ def test_a_step_is_that_of_the_formula_with_averaged_gradients_and_adam(x64):
     zero = jax.tree.map(np.zeros_like, problem.state.inner.params)
     state = problem.state._replace(
         inner=problem.state.inner._replace(opt_state=problem.optimizer.init(zero)),
-        trace=init_trace(zero),
+        trace=jax.tree.map(jnp.zeros_like, zero),
     )
     params, trace = jax.tree.map(np.asarray, state.inner.params), state.trace
     average, first, second = zero, zero, zero
@@ -135,7 +135,8 @@ def test_a_step_is_that_of_the_formula_with_averaged_gradients_and_adam(x64):
             problem.environment.observe(state.environment),
         )
         hyper = problem.values((problem.weights, before.context))
-        move, trace, _ = direction(problem.network, params, trace, transition, hyper)
+        previous = before.trajectory.discount[-1, 0]
+        move, trace, _ = direction(problem.network, params, trace, previous, transition, hyper)
         average = jax.tree.map(lambda a, m: 0.9 * a - 0.1 * m, average, move)
         first = jax.tree.map(lambda f, a: 0.9 * f + 0.1 * a, first, average)
         second = jax.tree.map(lambda s, a: 0.999 * s + 0.001 * a**2, second, average)
