@@ -55,13 +55,15 @@ def three():
 
 
 def test_a_seed_does_not_depend_on_the_others_or_on_devices(three):
-    """As one of three that two devices share it gives the same numbers bit for bit.
+    """As one of two, or of three that two devices share, it gives the same numbers bit for bit.
 
     Alone as well, but for rounding: a map over one seed is compiled without its loop, and on a CPU
     with AVX2 but without AVX-512 a last bit has come out differently.
     """
     learner, state, metrics = three
     assert learner.seeds == (5, 6, 7)
+    two, _ = _after(_learner("seed=6", "seeds=2"), 2)
+    _assert_same(two, jax.tree.map(lambda x: x[1:3], state))
     alone, alone_metrics = _after(_learner("seed=6", "seeds=1"), 2)
     _assert_close(alone, jax.tree.map(lambda x: x[1:2], state))
     for one, several in zip(alone_metrics, metrics, strict=True):
