@@ -8,7 +8,7 @@ import sys
 from agents.meta_parameters import Learned
 from learner.matching import MATCHING
 from tests.learner import small, test_meta_gradient
-from tests.system.command import ROOT
+from tests.system.command import PATIENCE, ROOT
 
 
 def test_both_work_from_the_command_line(tmp_path):
@@ -20,7 +20,7 @@ def test_both_work_from_the_command_line(tmp_path):
         *("agent.advantage_scale=0.5", "meta.upper.advantage_scale=1.5"),
     ]
     result = subprocess.run(
-        [str(x) for x in command], capture_output=True, text=True, timeout=180, check=False
+        [str(x) for x in command], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert result.returncode == 0, result.stderr
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

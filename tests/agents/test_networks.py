@@ -1,5 +1,7 @@
 """Networks: our strided convolution against haiku's, and shapes."""
 
+import functools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -101,8 +103,10 @@ def test_without_last_logits_nothing_else_changes():
     observation = jax.random.normal(jax.random.key(1), (7, 2, 30))
     outputs, pull_back = jax.vjp(lambda p: network.apply(p, observation), params)
     lean_outputs, lean_pull_back = jax.vjp(lambda p: lean.apply(p, observation), params)
-    np.testing.assert_allclose(lean_outputs.logits[:-1], outputs.logits[:-1], rtol=1e-6)
-    np.testing.assert_allclose(lean_outputs.value, outputs.value, rtol=1e-6)
+    # Another batch size is another order of sums, on some processors.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    close(lean_outputs.logits[:-1], outputs.logits[:-1])
+    close(lean_outputs.value, outputs.value)
     assert lean_outputs.logits.shape == outputs.logits.shape
     logits = jax.random.normal(jax.random.key(2), outputs.logits.shape).at[-1].set(0.0)
     cotangent = NetworkOutput(logits, jax.random.normal(jax.random.key(3), outputs.value.shape))

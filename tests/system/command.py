@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# Seconds after which something hangs, on the slowest of machines; no test measures with it.
+PATIENCE = 600.0
 
 
-def bmg(*arguments, timeout=180, cwd=None):
+def bmg(*arguments, timeout=PATIENCE, cwd=None):
     """Runs to the end; stdout and stderr as text."""
     return subprocess.run(
         [sys.executable, "-m", "scripts.cli", *map(str, arguments)],
@@ -36,7 +38,7 @@ def start(*arguments, cwd=None, **options):
     )
 
 
-def on_terminal(*arguments, timeout=120):
+def on_terminal(*arguments, timeout=PATIENCE):
     """Runs in a pseudo-terminal to the end; exit status and all that was shown, as bytes."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
@@ -72,7 +74,7 @@ def read_summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def wait_for(condition, seconds=120.0, what="it"):
+def wait_for(condition, seconds=PATIENCE, what="it"):
     """Polls until the condition holds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

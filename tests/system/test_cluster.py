@@ -7,7 +7,7 @@ import sys
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.system.command import ROOT, read_summary
+from tests.system.command import PATIENCE, ROOT, read_summary
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_training_on_a_cluster_leaves_it_running(cluster, tmp_path, by):
         [sys.executable, "-m", "scripts.cli", "train", "catch/impala", *options],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE,
         cwd=ROOT,
         env={**os.environ, "RAY_ADDRESS": cluster.address},
         check=False,

@@ -126,7 +126,7 @@ def test_the_pool_shrinks_and_grows_with_the_cluster(cluster, tmp_path):
 
 def test_a_node_that_is_lost_with_its_objects_does_not_stop_the_run(cluster, tmp_path):
     """Two of three actors go with it, and their unrolls, too large to travel without the store."""
-    node, folder, updates, steps = cluster.add_node(num_cpus=2), tmp_path / "run", 40, 4_000
+    node, folder, updates, steps = cluster.add_node(num_cpus=2), tmp_path / "run", 60, 1_000
     process = start(
         *(*_TRAIN, _game("Endless"), f"actors.ray_address={cluster.address}", "actors.count=3"),
         *(f"learner.unroll_length={steps}", f"total_frames={8 * steps * updates}"),

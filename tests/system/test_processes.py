@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from tests.system.checkpoints import last_checkpoint
-from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
+from tests.system.command import PATIENCE, bmg, read_metrics, read_summary, start, wait_for
 
 _TRAIN = (
     *("train", "catch/impala", "actors.runtime=in_process", "actors.envs_per_actor=16"),
@@ -28,7 +28,7 @@ def _start_two(folder, *options):
     return [start(*options[:2], f"learner.process={i}", *options[2:]) for i in range(2)]
 
 
-def _end(processes, status=0, within=120):
+def _end(processes, status=0, within=PATIENCE):
     outputs = []
     for process in reversed(processes):  # what the first one says of another's end says little
         outputs.append(process.communicate(timeout=within))

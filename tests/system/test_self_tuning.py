@@ -73,12 +73,12 @@ def test_atari_tunes_itself(tmp_path, algorithm):
     """The published configurations, on a smaller network and for a few updates."""
     folder = tmp_path / "run"
     result = bmg(
-        *("train", f"atari/{algorithm}", "agent.network=shallow", "total_frames=20000"),
+        *("train", f"atari/{algorithm}", "agent.network=shallow", "total_frames=6000"),
         *("actors.count=2", "learner.devices=1", "--run-dir", folder),
     )
     assert result.returncode == 0, result.stderr
     last = read_metrics(folder)[-1]
-    assert last["learner_updates"] >= 40
+    assert last["learner_updates"] >= 12
     if algorithm == "stacx":  # its meta-gradient is the plain one, in the whole system too
         cosines = [line["meta/cosine"] for line in read_metrics(folder) if "meta/cosine" in line]
         assert cosines
