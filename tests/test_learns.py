@@ -44,7 +44,7 @@ def test_it_is_the_learning_that_does_it():
 BAD_START = {"agent.discount": 0.3, "agent.entropy_cost": 0.5, "meta.upper.entropy_cost": 1}
 
 
-@pytest.mark.parametrize("algorithm", ["stacx", "bmg"])
+@pytest.mark.parametrize("algorithm", [pytest.param("stacx", marks=pytest.mark.slow), "bmg"])
 def test_bad_hyperparameters_are_repaired(algorithm):
     """The fast version of docs/results/catch_repair: discount 0.3, entropy cost 0.5 at the start.
 

@@ -169,6 +169,7 @@ def test_an_environment_that_always_raises_ends_the_run_with_its_own_error(pool)
         [next_batch(source) for _ in range(10)]
 
 
+@pytest.mark.slow
 def test_processes_that_die_in_a_row_end_the_run_later_than_errors_do(pool):
     """Chance may kill one place twice before it has played; a crash below Python goes on."""
     source = pool(gymnasium_spec("Crashing"), max_failures=1)

@@ -167,6 +167,7 @@ def test_identity_on_the_atari_network_in_double_precision(x64):
         np.testing.assert_allclose(gradient, alpha * forward[name], rtol=1e-10, err_msg=name)
 
 
+@pytest.mark.slow
 def test_identity_on_the_atari_network_in_single_precision():
     alpha = 1.0
     gradients, plain, _ = _meta_gradients(np.float32, alpha)

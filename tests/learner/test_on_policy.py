@@ -91,7 +91,7 @@ class Problem:
     ("matching", "objective", "inner_steps", "bootstrap_steps"),
     [
         ("kl", OBJECTIVE, 1, 2),
-        ("kl", OBJECTIVE, 3, 4),
+        pytest.param("kl", OBJECTIVE, 3, 4, marks=pytest.mark.slow),
         ("l2", OBJECTIVE, 3, 1),
         ("kl_value", OBJECTIVE, 3, 4),
         ("kl", VTRACE, 3, 4),

@@ -33,7 +33,9 @@ def _learn(agent, state, experiences):
     return state, metrics
 
 
-@pytest.mark.parametrize("algorithm", ["impala", "stacx", "bmg"])
+@pytest.mark.parametrize(
+    "algorithm", ["impala", pytest.param("stacx", marks=pytest.mark.slow), "bmg"]
+)
 def test_devices_share_a_batch_and_agree(algorithm, tmp_path):
     """Four steps; checkpoints of one number of devices go on with another."""
     config, one = _agent(algorithm, 1)

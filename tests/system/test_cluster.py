@@ -19,7 +19,8 @@ def cluster():
     nodes.shutdown()
 
 
-@pytest.mark.parametrize("by", ["address", "auto"])
+# (By address: also by the tests of faults.)
+@pytest.mark.parametrize("by", [pytest.param("address", marks=pytest.mark.slow), "auto"])
 def test_training_on_a_cluster_leaves_it_running(cluster, tmp_path, by):
     address = cluster.address if by == "address" else "auto"
     options = ["total_frames=60000", f"actors.ray_address={address}"]

@@ -69,6 +69,7 @@ def test_workers_that_are_killed_are_replaced(tmp_path):
     assert re.search(r"actor [01] \(", (folder / "log.txt").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("game", "frames"), [("Wearing", 160 * 60), ("Dozing", 160 * 8)])
 def test_environments_that_raise_or_hang_are_replaced(tmp_path, game, frames):
     """Every one of them does, again and again; a hanging one costs five seconds."""
@@ -124,6 +125,7 @@ def test_the_pool_shrinks_and_grows_with_the_cluster(cluster, tmp_path):
     assert last["actors/restarts"] >= 2
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost_with_its_objects_does_not_stop_the_run(cluster, tmp_path):
     """Two of three actors go with it, and their unrolls, too large to travel without the store."""
     node, folder, updates, steps = cluster.add_node(num_cpus=2), tmp_path / "run", 60, 1_000
@@ -167,6 +169,7 @@ def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again
         disconnect()
 
 
+@pytest.mark.slow
 def test_two_jobs_on_one_cluster_do_not_disturb_each_other(cluster, tmp_path):
     """The second one comes, and is killed, while the first one learns."""
     cluster.add_node(num_cpus=2)

@@ -21,7 +21,7 @@ def test_in_process_runs_repeat_bit_for_bit(tmp_path):
     assert read_metrics(tmp_path / "c")[-1]["loss/total"] != runs[0]["loss/total"]
 
 
-@pytest.mark.parametrize("config", ["impala", "bmg"])
+@pytest.mark.parametrize("config", [pytest.param("impala", marks=pytest.mark.slow), "bmg"])
 def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(
     tmp_path, config
 ):

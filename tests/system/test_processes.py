@@ -5,6 +5,7 @@ import socket
 
 import jax
 import numpy as np
+import pytest
 
 from tests.system.checkpoints import last_checkpoint
 from tests.system.command import PATIENCE, bmg, read_metrics, read_summary, start, wait_for
@@ -50,6 +51,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_signal_for_one_ends_both_and_they_resume(tmp_path):
     folder = tmp_path / "run"
     processes = _start_two(folder, "total_frames=100000000")

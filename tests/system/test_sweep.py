@@ -107,7 +107,7 @@ def _has(path):
     return (path / "summary.json").is_file()
 
 
-@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("background", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ctrl_c_saves_all_trials(tmp_path, sweep, background):
     """Also of a sweep that a shell script has put into its background, where SIGINT is ignored."""
     results, file = tmp_path / "results", sweep(100_000_000)

@@ -49,7 +49,7 @@ def test_catch_is_learned_with_ray_actors(tmp_path):
 
 def test_atari_end_to_end(tmp_path):
     folder = tmp_path / "run"
-    result = bmg("train", "atari/quickstart", "total_frames=12000", "--run-dir", folder)
+    result = bmg("train", "atari/quickstart", "total_frames=6000", "--run-dir", folder)
     assert result.returncode == 0, result.stderr
     summary = read_summary(folder)
     assert summary["status"] == "finished"
@@ -71,7 +71,7 @@ def test_atari_end_to_end(tmp_path):
     ("number", "status", "runtime"),
     [
         (signal.SIGTERM, 143, "ray"),
-        (signal.SIGINT, 130, "ray"),
+        pytest.param(signal.SIGINT, 130, "ray", marks=pytest.mark.slow),
         (signal.SIGTERM, 143, "in_process"),
     ],
 )
@@ -169,14 +169,14 @@ def _failure(folder, game, *overrides):
     return line
 
 
-@pytest.mark.parametrize("runtime", ["ray", "in_process"])
+@pytest.mark.parametrize("runtime", [pytest.param("ray", marks=pytest.mark.slow), "in_process"])
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, runtime):
     folder = tmp_path / "run"
     line = _failure(folder, "Diverging", "env.reward_clip=0", f"actors.runtime={runtime}")
     assert "not finite" in line
 
 
-@pytest.mark.parametrize("runtime", ["ray", "in_process"])
+@pytest.mark.parametrize("runtime", [pytest.param("ray", marks=pytest.mark.slow), "in_process"])
 def test_an_environment_that_raises_at_once_ends_the_run(tmp_path, runtime):
     folder = tmp_path / "run"
     long_unrolls = "learner.unroll_length=60"  # of which the environments survive about 42

@@ -47,7 +47,9 @@ def test_the_run_folder(whole):
     assert (np.abs(curves["reward"]) <= steps).all()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(tmp_path, whole, how):
     folder = tmp_path / "run"
     command = (*SMALL, f"total_frames={FRAMES}", "checkpoint.every_seconds=0.5")
