@@ -23,12 +23,12 @@ def _replayable(folder):
 def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     """K = 2, L = 2, a part of each batch replayed, an auxiliary head, on Ray."""
     folder = tmp_path / "run"
-    first = bmg(*BMG, "total_frames=30000", "--run-dir", folder)
+    first = bmg(*BMG, "total_frames=60000", "--run-dir", folder)
     assert first.returncode == 0, first.stderr
     assert "  discount 0." in first.stdout  # one sees it move
     before = read_metrics(folder)[-1]
     assert before["learner_updates"] % 2 == 0
-    resumed = bmg(*BMG, "total_frames=60000", "--run-dir", folder, "--resume")
+    resumed = bmg(*BMG, "total_frames=120000", "--run-dir", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     last = read_metrics(folder)[-1]
     assert last["learner_updates"] > before["learner_updates"]
@@ -48,7 +48,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     assert (folder / "hyperparameters.png").stat().st_size > 20_000
 
     replay = tmp_path / "replay"
-    result = bmg(*BMG, "total_frames=60000", f"hyperparameters_from={folder}", "--run-dir", replay)
+    result = bmg(*BMG, "total_frames=120000", f"hyperparameters_from={folder}", "--run-dir", replay)
     assert result.returncode == 0, result.stderr
     knots, learned = _replayable(folder)
     updates, replayed = _replayable(replay)
@@ -62,7 +62,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     folder.rename(tmp_path / "elsewhere")  # the copy in the run folder is enough
     assert bmg("evaluate", replay, "--episodes", 2).returncode == 0
     again = bmg(
-        *(*BMG, "total_frames=70000", f"hyperparameters_from={folder}"),
+        *(*BMG, "total_frames=130000", f"hyperparameters_from={folder}"),
         *("--run-dir", replay, "--resume"),
     )
     assert again.returncode == 0, again.stderr

@@ -49,7 +49,7 @@ def test_catch_is_learned_with_ray_actors(tmp_path):
 
 def test_atari_end_to_end(tmp_path):
     folder = tmp_path / "run"
-    result = bmg("train", "atari/quickstart", "total_frames=6000", "--run-dir", folder)
+    result = bmg("train", "atari/quickstart", "total_frames=12000", "--run-dir", folder)
     assert result.returncode == 0, result.stderr
     summary = read_summary(folder)
     assert summary["status"] == "finished"
