@@ -82,7 +82,7 @@ def test_killed_half_way_and_resumed_it_repeats_nothing(tmp_path, sweep):
     changed = bmg("sweep", file, "--results", results, "--resume", "agent.discount=0.5")
     assert changed.returncode == 2
     assert "agent.discount=0.5: the run in" in changed.stderr
-    resumed = bmg("sweep", file, "--results", results, "--resume", timeout=600)
+    resumed = bmg("sweep", file, "--results", results, "--resume")
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
     assert f"4 trials ({len(finished)} were finished before)" in resumed.stdout
     assert [p.name for p in _trials(results)] == [
