@@ -154,6 +154,14 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def completed(values: dict[str, Any]) -> dict[str, Any]:
+    """A flat configuration with what an older version wrote, and its defaults for younger keys.
+
+    A key is added with the default that leaves everything as it was, so this is what the run did.
+    """
+    return flat(Config().model_dump(mode="json")) | values
+
+
 def name_of(source: str) -> str:
     """A name from a configuration's: `atari/quickstart` becomes `atari-quickstart`."""
     stem = Path(source).stem if source.endswith((".yaml", ".yml")) else source

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from configs.load import ConfigError, flat
+from configs.load import ConfigError, completed, flat
 
 SEEDS_FILE = "seeds.npz"  # of a run of several seeds in one program
 _CURVES = ("metrics.jsonl", SEEDS_FILE)  # of which a run folder has one at least
@@ -74,8 +74,8 @@ class Run(NamedTuple):
     def setting(self, *, with_game: bool) -> str:
         """Runs of the same may be averaged: the configuration but for its seed."""
         left_out = _NOT_OF_THE_SETTING if with_game else (*_NOT_OF_THE_SETTING, "env.game")
-        kept = without(self.config, left_out)
-        return json.dumps(kept or str(self.path), sort_keys=True, default=str)
+        kept = without(completed(self.config), left_out) if self.config else str(self.path)
+        return json.dumps(kept, sort_keys=True, default=str)
 
 
 def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:

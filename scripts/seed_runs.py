@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from configs.load import ConfigError, flat
+from configs.load import ConfigError, completed, flat
 from scripts.runs import SEEDS_FILE, without
 from scripts.seed_statistics import binned_means, binned_sums, spacing
 
@@ -184,7 +184,7 @@ def _status(members: list[SeedRun], end: int) -> str:
 
 
 def _of_the_group(config: dict[str, Any]) -> dict[str, Any]:
-    return without(flat(config), _NOT_OF_THE_GROUP)
+    return without(completed(flat(config)), _NOT_OF_THE_GROUP)
 
 
 def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 from actors.environments.atari_games import BY_NAME, GAMES
 from configs.load import ConfigError
@@ -149,6 +150,19 @@ def test_two_runs_of_one_seed_are_refused(tmp_path):
     write_run(tmp_path / "b", "bmg", "pong", 1, 3.0)
     with pytest.raises(ConfigError, match=r"one setting, game and seed \(1\)"):
         _report(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
+
+
+def test_runs_of_before_and_after_a_key_was_added_are_averaged(tmp_path):
+    """A key's default is what was done before there was the key."""
+    for seed in range(3):
+        write_run(tmp_path / f"runs/{seed}", "bmg", "pong", seed, 2.0 + seed)
+    file = tmp_path / "runs/0/config.yaml"
+    config = yaml.safe_load(file.read_text())
+    assert config["env"].pop("collection_discount") == 1.0
+    file.write_text(yaml.safe_dump(config))
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    (row,) = _rows(tmp_path / "out/games.csv")
+    assert row["seeds"] == "3"
 
 
 def test_only_whole_runs_are_averaged_and_an_unfinished_twin_is_no_harm(tmp_path, capsys):

@@ -335,6 +335,20 @@ def test_every_figure_is_drawn(tmp_path, capsys):
     assert "| - |" in (out / "table.md").read_text()
 
 
+def test_seeds_of_before_and_after_a_key_was_added_are_pooled(tmp_path):
+    """A key's default is what was done before there was the key; another value is not."""
+    reward = noise(3, 20)
+    before = make_run(tmp_path / "a", reward[:1])
+    after = make_run(tmp_path / "b", reward[1:], first=1, env__collection_discount=1.0)
+    other = make_run(tmp_path / "c", reward[:1], env__collection_discount=0.0)
+    one, two = pool([read(run) for run in (before, after, other)])
+    assert (one.label, two.label) == (
+        "grid (collection_discount=1)",
+        "grid (collection_discount=0)",
+    )
+    np.testing.assert_allclose(one.reward, reward, rtol=1e-6)
+
+
 def test_bootstrap_steps_only_where_they_differ(tmp_path):
     meta = {"entropy_cost": np.ones((2, 20))}
     one = make_run(tmp_path / "a", noise(2, 20), meta=meta, name="a")
