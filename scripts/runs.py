@@ -34,7 +34,7 @@ class Run(NamedTuple):
     metrics: list[dict[str, Any]]  # evenly chosen lines, the last one among them
     summary: dict[str, Any]
     evaluations: list[dict[str, Any]]
-    config: dict[str, Any]  # flat; as it stands in the file: today's schema may not know all keys
+    config: dict[str, Any]  # flat, completed; today's schema may not know all keys
 
     @property
     def game(self) -> str:
@@ -74,8 +74,8 @@ class Run(NamedTuple):
     def setting(self, *, with_game: bool) -> str:
         """Runs of the same may be averaged: the configuration but for its seed."""
         left_out = _NOT_OF_THE_SETTING if with_game else (*_NOT_OF_THE_SETTING, "env.game")
-        kept = without(completed(self.config), left_out) if self.config else str(self.path)
-        return json.dumps(kept, sort_keys=True, default=str)
+        kept = without(self.config, left_out)
+        return json.dumps(kept or str(self.path), sort_keys=True, default=str)
 
 
 def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
@@ -178,7 +178,8 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    return flat(_yaml(path / "config.yaml"))
+    content = flat(_yaml(path / "config.yaml"))
+    return completed(content) if content else content
 
 
 def _yaml(file: Path) -> dict[str, Any]:

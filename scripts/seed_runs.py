@@ -28,7 +28,7 @@ class SeedRun(NamedTuple):
     """What the folder of a run of several seeds says."""
 
     path: Path
-    config: dict[str, Any]  # as it stands in the file: today's schema may not know all keys
+    config: dict[str, Any]  # flat, completed; today's schema may not know all keys
     status: str
     frames: np.ndarray  # [N] environment steps of each seed at the end of each point
     seeds: np.ndarray  # [S]
@@ -40,7 +40,7 @@ class Group(NamedTuple):
     """The pooled seeds of all runs of one setting, as far as all of them go."""
 
     label: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # as that of its runs
     status: str  # `finished`, or how far it goes and why
     frames: np.ndarray  # [N]
     reward: np.ndarray  # [S, N]
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
     def setting(self, key: str) -> Any:
         """The value of a dotted configuration key; None where there is none."""
-        return flat(self.config).get(key)
+        return self.config.get(key)
 
     @property
     def period(self) -> int | None:
@@ -75,7 +75,7 @@ def read(path: Path) -> SeedRun:
     prefix = "meta/"
     meta = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
     status = _mapping(path / "summary.json", {}).get("status", "unfinished")
-    config = _mapping(path / "config.yaml", None)
+    config = completed(flat(_mapping(path / "config.yaml", None)))
     return SeedRun(path, config, status, arrays["frames"], arrays["seeds"], arrays["reward"], meta)
 
 
@@ -184,7 +184,7 @@ def _status(members: list[SeedRun], end: int) -> str:
 
 
 def _of_the_group(config: dict[str, Any]) -> dict[str, Any]:
-    return without(completed(flat(config)), _NOT_OF_THE_GROUP)
+    return without(config, _NOT_OF_THE_GROUP)
 
 
 def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:
