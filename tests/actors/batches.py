@@ -16,8 +16,8 @@ def next_batch(source, within=120.0):
 
 
 def all_answer(source, actors=POOL.actors):
-    """Takes batches until so many actors have returned one: they start up at their own pace."""
-    deadline = time.monotonic() + 120
-    while source.statistics()["actors/alive"] < actors:
-        assert time.monotonic() < deadline
-        next_batch(source)
+    """Takes batches until so many actors have returned an unroll: they start at their own pace."""
+    answered, deadline = set(), time.monotonic() + 120
+    while len(answered) < actors:
+        assert time.monotonic() < deadline, f"only {sorted(answered)} have answered"
+        answered |= {unroll.actor for unroll in next_batch(source)}
