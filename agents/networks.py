@@ -7,6 +7,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from agents import few_rows
+
 Params = Any  # haiku's nested dict of arrays
 
 
@@ -87,6 +89,21 @@ class _HalfOverlapConv(hk.Module):
         return total + jnp.broadcast_to(b, total.shape)
 
 
+class _FewRowsLinear(hk.Module):
+    """`hk.Linear` with a product that is made for a few rows."""
+
+    def __init__(self, width: int, name: str | None = None):
+        super().__init__(name=name)
+        self._width = width
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = hk.initializers.TruncatedNormal(x.shape[-1] ** -0.5)
+        w = hk.get_parameter("w", (x.shape[-1], self._width), init=init)
+        b = hk.get_parameter("b", (self._width,), init=jnp.zeros)
+        y = few_rows.product(x, w)
+        return y + jnp.broadcast_to(b, y.shape)
+
+
 def _pixel_scale(x: jax.Array) -> float:
     return 1.0 / 255.0 if x.dtype == jnp.uint8 else 1.0
 
@@ -132,7 +149,10 @@ def _flat_torso(x: jax.Array) -> jax.Array:
 
 def _wide_flat_torso(x: jax.Array) -> jax.Array:
     """Two dense layers of 256: the grid world's (Flennerhag et al., section 5.1)."""
-    return _dense(x.astype(jnp.float32) * _pixel_scale(x), (256, 256))
+    x = x.astype(jnp.float32) * _pixel_scale(x)
+    for _ in range(2):
+        x = jax.nn.relu(_FewRowsLinear(256, name="linear")(x))
+    return x
 
 
 def _dense(x: jax.Array, widths: Sequence[int]) -> jax.Array:
