@@ -9,9 +9,10 @@ CATCH = ("train", "catch/impala", "logging.every_seconds=0.5", "actors.runtime=i
 
 
 def test_in_process_runs_repeat_bit_for_bit(tmp_path):
-    runs = []
-    for name in ("a", "b"):
-        result = bmg(*CATCH, "total_frames=20000", "--run-dir", tmp_path / name)
+    """Also from the configuration that a run has written."""
+    runs, written = [], ("train", tmp_path / "a" / "config.yaml")
+    for name, run in (("a", (*CATCH, "total_frames=20000")), ("b", written)):
+        result = bmg(*run, "--run-dir", tmp_path / name)
         assert result.returncode == 0, result.stderr
         runs.append(read_metrics(tmp_path / name)[-1])
     learned = [{k: v for k, v in run.items() if k.startswith(("loss/", "episode"))} for run in runs]

@@ -10,6 +10,7 @@ LEARNED = [name for name in HYPERPARAMETERS if name not in ("learning_rate_scale
 BMG = (
     *("train", "catch/bmg", "logging.every_seconds=0.5", "meta.inner_steps=2"),
     *("replay.unrolls=8", "actors.envs_per_actor=8", "agent.auxiliary_heads=1"),
+    "actors.runtime=in_process",
 )
 
 
@@ -21,7 +22,7 @@ def _replayable(folder):
 
 
 def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
-    """K = 2, L = 2, a part of each batch replayed, an auxiliary head, on Ray."""
+    """K = 2, L = 2, a part of each batch replayed, an auxiliary head; the test below has Ray."""
     folder = tmp_path / "run"
     first = bmg(*BMG, "total_frames=60000", "--run-dir", folder)
     assert first.returncode == 0, first.stderr

@@ -173,6 +173,7 @@ def test_all_faults_at_once_before_anything_starts(tmp_path):
     assert not results.exists()
 
 
+@pytest.mark.slow
 def test_trials_keep_the_schedule_that_they_replay(tmp_path):
     """The sweep goes on when the run that the schedule comes from is gone."""
     source, file, results = tmp_path / "source", tmp_path / "replays.yaml", tmp_path / "results"
