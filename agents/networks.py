@@ -90,9 +90,9 @@ class _HalfOverlapConv(hk.Module):
 
 
 class _FewRowsLinear(hk.Module):
-    """`hk.Linear` with a product that is made for a few rows."""
+    """`hk.Linear`, of the same name in a checkpoint, with a product made for a few rows."""
 
-    def __init__(self, width: int, name: str | None = None):
+    def __init__(self, width: int, name: str = "linear"):
         super().__init__(name=name)
         self._width = width
 
@@ -149,15 +149,16 @@ def _flat_torso(x: jax.Array) -> jax.Array:
 
 def _wide_flat_torso(x: jax.Array) -> jax.Array:
     """Two dense layers of 256: the grid world's (Flennerhag et al., section 5.1)."""
-    x = x.astype(jnp.float32) * _pixel_scale(x)
-    for _ in range(2):
-        x = jax.nn.relu(_FewRowsLinear(256, name="linear")(x))
-    return x
+    return _dense(x.astype(jnp.float32) * _pixel_scale(x), (256, 256), _FewRowsLinear)
 
 
-def _dense(x: jax.Array, widths: Sequence[int]) -> jax.Array:
+# From a width to a layer, as `hk.Linear`.
+_MakeLayer = Callable[[int], Callable[[jax.Array], jax.Array]]
+
+
+def _dense(x: jax.Array, widths: Sequence[int], layer: _MakeLayer = hk.Linear) -> jax.Array:
     for width in widths:
-        x = jax.nn.relu(hk.Linear(width)(x))
+        x = jax.nn.relu(layer(width)(x))
     return x
 
 

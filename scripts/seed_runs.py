@@ -122,7 +122,7 @@ def pool(runs: list[SeedRun]) -> list[Group]:
     """
     settings: dict[str, list[SeedRun]] = {}
     for run in runs:
-        key = json.dumps(_of_the_group(run.config), sort_keys=True, default=str)
+        key = json.dumps(without(run.config, _NOT_OF_THE_GROUP), sort_keys=True, default=str)
         settings.setdefault(key, []).append(run)
     labels = _labels([members[0].config for members in settings.values()])
     return [
@@ -183,14 +183,10 @@ def _status(members: list[SeedRun], end: int) -> str:
     return f"only to {end:,} of {max(totals):,} steps: {', '.join(reasons)}"
 
 
-def _of_the_group(config: dict[str, Any]) -> dict[str, Any]:
-    return without(config, _NOT_OF_THE_GROUP)
-
-
 def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:
     """A label for each group: its name, and what differs (`most` keys) where groups share it."""
     names = [str(config.get("name", "run")) for config in configs]
-    flats = [_of_the_group(config) for config in configs]
+    flats = [without(config, _NOT_OF_THE_GROUP) for config in configs]
     labels = []
     for name, own in zip(names, flats, strict=True):
         sharing = [other for n, other in zip(names, flats, strict=True) if n == name]
