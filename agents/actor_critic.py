@@ -64,8 +64,8 @@ def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperpar
         log_ratio,
         trajectory.valid,
         lambda_=hyper["vtrace_lambda"],
-        leak_rho=hyper["vtrace_leak_rho"],
-        leak_c=hyper["vtrace_leak_c"],
+        leak_rho=hyper["vtrace_leak"] * hyper["vtrace_leak_rho"],
+        leak_c=hyper["vtrace_leak"] * hyper["vtrace_leak_c"],
     )
 
 
@@ -134,4 +134,23 @@ def loss(
         "loss/policy": policy / steps,
         "loss/value": value / steps,
         "loss/entropy": entropy / steps,
+        "loss/explained_variance": explained_variance(targets.value, outputs.value[:-1], mask),
     }
+
+
+def explained_variance(targets: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Share of the targets' variance that the values explain: 1 is all, 0 is what a constant does.
+
+    Args:
+        targets: [T, B].
+        values: [T, B].
+        mask: [T, B], 1 where a step counts. Where the targets do not vary the result is 0.
+    """
+    steps = jnp.maximum(jnp.sum(mask), 1.0)
+
+    def variance(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(x - jnp.sum(x * mask) / steps) * mask) / steps
+
+    spread = variance(targets)
+    share = 1.0 - variance(targets - values) / jnp.where(spread > 0.0, spread, 1.0)
+    return jnp.where(spread > 0.0, share, 0.0)

@@ -32,21 +32,41 @@ class Hyperparameter(NamedTuple):
 # Outer values and ranges: Zahavy et al. 2020 (arXiv 2002.12928). Their value cost of 0.25 weighs
 # the squared error; ours weighs half of it.
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
-    "discount": Hyperparameter("Of the return, for each step.", 0.99, outer=0.995, upper=1.0),
-    "vtrace_lambda": Hyperparameter("Mixing of n-step targets.", 1.0, outer=1.0, upper=1.0),
+    "discount": Hyperparameter(
+        "Of the return, for each step.", default=0.99, outer=0.995, upper=1.0
+    ),
+    "vtrace_lambda": Hyperparameter("Mixing of n-step targets.", default=1.0, outer=1.0, upper=1.0),
+    # One leak for both kinds of weight, as STACX and BMG learn it. The two that follow multiply it,
+    # for whoever wants them apart; the theory needs that of rho to be at least that of c.
+    "vtrace_leak": Hyperparameter(
+        "1: clipped importance weights (V-trace); 0: unclipped ones.",
+        default=1.0,
+        outer=1.0,
+        upper=1.0,
+    ),
     "vtrace_leak_rho": Hyperparameter(
-        "1: clipped importance weights (V-trace); 0: unclipped ones.", 1.0, outer=1.0, upper=1.0
+        "Factor of vtrace_leak for the weights of errors.", default=1.0, outer=1.0, upper=1.0
     ),
     "vtrace_leak_c": Hyperparameter(
-        "The same for the trace coefficients.", 1.0, outer=1.0, upper=1.0
+        "Factor of vtrace_leak for the trace coefficients.", default=1.0, outer=1.0, upper=1.0
     ),
-    "policy_cost": Hyperparameter("Weight of the policy-gradient loss.", 1.0, 1.0, upper=None),
-    "value_cost": Hyperparameter("Weight of half the squared value error.", 0.5, 0.5, upper=None),
-    "entropy_cost": Hyperparameter("Weight of the policy's entropy.", 0.01, 0.01, upper=None),
+    "policy_cost": Hyperparameter(
+        "Weight of the policy-gradient loss.", default=1.0, outer=1.0, upper=None
+    ),
+    "value_cost": Hyperparameter(
+        "Weight of half the squared value error.", default=0.5, outer=0.5, upper=None
+    ),
+    "entropy_cost": Hyperparameter(
+        "Weight of the policy's entropy.", default=0.01, outer=0.01, upper=None
+    ),
     "epsilon": Hyperparameter(
-        "Share of random actions of an epsilon-greedy policy.", 0.1, None, 1.0, per_head=False
+        "Share of random actions of an epsilon-greedy policy.",
+        default=0.1,
+        outer=None,
+        upper=1.0,
+        per_head=False,
     ),
     "learning_rate_scale": Hyperparameter(
-        "Factor of every inner update.", 1.0, outer=None, upper=2.0, per_head=False
+        "Factor of every inner update.", default=1.0, outer=None, upper=2.0, per_head=False
     ),
 }

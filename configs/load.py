@@ -118,6 +118,9 @@ _PLAIN: dict[str, Any] = {"bootstrap_steps": 1, "matching": "l2", "target_optimi
 # With these the step is of size 1, so that the meta-gradient is that of the outer loss itself.
 _EXACT: dict[str, Any] = {"target_learning_rate": None, "l2_weight": 0.5}
 
+# Of KL(new policy || policy before) in the outer loss: Zahavy et al. 2020, arXiv 2002.12928.
+_STACX_KL_COST = 1.0
+
 
 def _settle_plain(config: Config, overridden: set[str]) -> Config:
     """Gives `agent.algorithm=stacx` and `mg` the values that define them, whatever a file says.
@@ -135,6 +138,9 @@ def _settle_plain(config: Config, overridden: set[str]) -> Config:
                 f"meta.{key}={given}: agent.algorithm={config.agent.algorithm} means "
                 f"meta.{key}={value}; leave the key out, or use agent.algorithm=bmg"
             )
+    outer = config.meta.outer
+    if config.agent.algorithm == "stacx" and "kl_cost" not in outer.model_fields_set:
+        settled = settled | {"outer": outer.model_copy(update={"kl_cost": _STACX_KL_COST})}
     return config.model_copy(update={"meta": config.meta.model_copy(update=settled)})
 
 

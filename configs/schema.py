@@ -1,7 +1,7 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -11,6 +11,7 @@ from pydantic import (
     ValidationInfo,
     create_model,
     field_validator,
+    model_validator,
 )
 
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
@@ -53,14 +54,24 @@ class EnvironmentConfig(_Group):
     """At most this many no-ops begin an episode, a uniform draw from 0."""
     max_episode_frames: int = Field(default=108_000, ge=1)
     """Emulator frames after which an Atari episode is cut; a cut bootstraps, an ending does not."""
-    reward_clip: float = Field(default=1.0, ge=0.0)
-    """The learner clips rewards to [-reward_clip, reward_clip]; 0 does not clip."""
+    reward_clip: float = Field(default=0.0, ge=0.0)
+    """The learner clips rewards to [-reward_clip, reward_clip]; 0 does not clip. Left out, it is 1
+    for Atari."""
     life_loss_discount: float = Field(default=0.0, ge=0.0, le=1.0)
     """Discount of the step that loses a life: 0 ends the return there, 1 ignores lives."""
     swap_period: int = Field(default=100_000, ge=1, le=2**29)
     """two_colours: steps after which the two objects' rewards swap."""
     collection_discount: float = Field(default=1.0, ge=0.0, le=1.0)
     """two_colours: discount of the step that collects an object: 0 ends the return there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_atari_clips(cls, values: Any) -> Any:
+        # Published scores of Atari are of agents that clip; elsewhere it would change the game.
+        if not isinstance(values, dict) or "reward_clip" in values:
+            return cast(Any, values)
+        atari = cast(dict[str, Any], values).get("suite", "atari") == "atari"
+        return {**values, "reward_clip": 1.0 if atari else 0.0}
 
 
 def _keys_of_hyperparameters(
@@ -126,17 +137,24 @@ class LearnerConfig(_Group):
     unroll_length: int = Field(default=20, ge=1)
     """Steps in an unroll."""
     optimizer: Literal["sgd", "rmsprop", "adam"] = "rmsprop"
-    """Of the inner update; RMSProp's epsilon stands inside its root."""
+    """Of the inner update."""
     loss: Literal["sum", "mean"] = "sum"
     """Over the valid steps of batch and time. IMPALA sums; the grid world's agent averages."""
     learning_rate: float = Field(default=6e-4, gt=0.0)
     """For losses as `learner.loss` makes them."""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
-    """linear: falls to 0 in the updates that total_frames makes if no step is an auto-reset."""
+    """linear: falls to 0 in the updates that schedule_frames make if no step is an auto-reset."""
+    schedule_frames: int | None = Field(default=None, ge=1, le=10**12)
+    """Frames over which the learning rate falls; null: total_frames. A short run of a long
+    configuration keeps the long one's rates with it."""
     decay: float = Field(default=0.99, ge=0.0, lt=1.0)
     """Of RMSProp's second moment."""
     epsilon: float = Field(default=0.01, gt=0.0)
     """Of RMSProp and Adam."""
+    epsilon_placement: Literal["inside", "outside"] = "inside"
+    """Of RMSProp's epsilon: inside the root of the second moment (TensorFlow, IMPALA as published),
+    or outside. Inside, it is compared with squares of gradients: 1e-4 there bounds a step as 0.01
+    outside does."""
     gradient_decay: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Of a moving average of the gradients that the optimiser then takes; 0 averages nothing."""
     max_gradient_norm: float = Field(default=40.0, ge=0.0)
@@ -160,7 +178,8 @@ class OuterConfig(_OuterValues):
     """`meta.outer`: hyper-parameters of the plain objective, which never change."""
 
     kl_cost: float = Field(default=0.0, ge=0.0)
-    """Weight of KL(new policy || policy before the inner steps), summed over steps (STACX: 1)."""
+    """Weight of KL(new policy || policy before the inner steps), summed over steps. Left out, it is
+    1 for agent.algorithm=stacx, as published."""
 
 
 class UpperConfig(_UpperBounds):
@@ -173,8 +192,7 @@ class MetaConfig(_Group):
     learned: list[str] = [
         "discount",
         "vtrace_lambda",
-        "vtrace_leak_rho",
-        "vtrace_leak_c",
+        "vtrace_leak",
         "policy_cost",
         "value_cost",
         "entropy_cost",
@@ -204,11 +222,12 @@ class MetaConfig(_Group):
     """Go on from the (K+L-1)-th update instead of the K-th: all its batches are then new ones."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
     """Of Adam on the meta-parameters."""
-    epsilon: float = Field(default=1e-4, gt=0.0)
-    """Of that Adam; far larger than many divergences' gradients, which then move little. Below 1e-8
-    it makes no difference."""
+    epsilon: float = Field(default=1e-12, gt=0.0)
+    """Of that Adam. A value far below every gradient makes its steps independent of the scale of
+    matching functions and outer losses; with a larger one small gradients move little."""
     max_gradient_norm: float = Field(default=0.0, ge=0.0)
-    """Norm at which meta-gradients are clipped; 0 does not clip."""
+    """Norm at which meta-gradients are clipped, in the scale of the matching function; 0 does not
+    clip."""
     context_length: int = Field(default=10, ge=1, le=10_000)
     """two_colours: hyper-parameters are the output of a network that sees the mean rewards of the
     last so many unrolls (q_lambda: steps)."""

@@ -74,6 +74,7 @@ class LoopSettings(NamedTuple):
     log_every_seconds: float
     checkpoint_every_seconds: float
     snapshot_every_frames: int = 0  # 0: no snapshots
+    max_gradient_norm: float = 0.0  # at which the learner clips, to count how often; 0: it does not
 
 
 class Composition(NamedTuple):
@@ -114,6 +115,7 @@ class _Window:
         self.waiting = 0.0  # seconds without a batch to learn from
         self.stages: collections.Counter[str] = collections.Counter()  # seconds of the actors
         self.learning = 0.0  # seconds of waiting for the step after the next batch was ready
+        self.steps = self.clipped = 0  # of the learner; those whose gradient was clipped
 
     def metrics(self, progress: Progress) -> dict[str, float | None]:
         seconds = max(time.monotonic() - self.start, 1e-9)
@@ -131,6 +133,7 @@ class _Window:
             "episodes": progress.episodes,
             "policy_lag": float(np.mean(self.lags)) if self.lags else None,
             "policy_lag_max": max(self.lags, default=None),
+            "loss/clipped": self.clipped / self.steps if self.steps else None,
             "time/wait_for_batch": self.waiting / updates,
             "time/wait_for_step": self.learning / updates,
             **{f"time/actors_{stage}": s / updates for stage, s in self.stages.items()},
@@ -359,6 +362,10 @@ def run(
         fetched = time.monotonic()
         _require_finite(metrics, progress, learned)  # waits for the step
         now = time.monotonic()
+        window.steps += 1
+        if settings.max_gradient_norm:
+            norm = float(metrics["loss/gradient_norm"])
+            window.clipped += norm > settings.max_gradient_norm
         window.waiting += fetched - dispatched
         window.learning += now - fetched
         progress.seconds = now - started

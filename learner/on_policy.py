@@ -103,6 +103,11 @@ def init_on_policy_state(
     return OnPolicyState(inner, environment, trajectory, context, sums)
 
 
+# The gradient's norm would cost a pass over all parameters, a tenth of an update; shares of the
+# variance of 16 steps say little.
+_NOT_TALLIED = ("loss/gradient_norm", "loss/explained_variance")
+
+
 def tally(metrics: Metrics, hyper: Metrics, reward: jax.Array) -> Metrics:
     """What one update adds to the tally: losses, hyper-parameters and collected reward.
 
@@ -111,8 +116,7 @@ def tally(metrics: Metrics, hyper: Metrics, reward: jax.Array) -> Metrics:
         hyper: values of hyper-parameters by name.
         reward: any shape.
     """
-    # The gradient's norm would cost a pass over all parameters, a tenth of an update.
-    losses = {k: v for k, v in metrics.items() if k != "loss/gradient_norm"}
+    losses = {k: v for k, v in metrics.items() if k not in _NOT_TALLIED}
     values = {f"meta/{name}": value for name, value in hyper.items()}
     seen = {**losses, **values, "reward": jnp.sum(reward), "updates": jnp.ones(())}
     # Nothing asks for its derivative, which would be computed all the same in a scan's carry.

@@ -1,9 +1,10 @@
 """Inner optimisers, in the forms that can be differentiated through.
 
 Meta-gradients differentiate through the optimiser, where a square root at zero gives NaN: one
-unused bias is enough. So an epsilon stands inside every root here (optax's `rmsprop` default and
-the published TensorFlow form; `adam` has a second one, `eps_root`), and the norm is clipped by our
-own transformation, because `optax.clip_by_global_norm` is NaN at an all-zero gradient.
+unused bias is enough. So an epsilon stands inside every root here: optax's `rmsprop` default and
+the published TensorFlow form have it there; `adam`, and RMSProp with its epsilon outside, have a
+second one inside, too small to change a step. The norm is clipped by our own transformation,
+because `optax.clip_by_global_norm` is NaN at an all-zero gradient.
 """
 
 from typing import Any, Literal
@@ -13,9 +14,13 @@ import jax.numpy as jnp
 import optax
 
 OptimizerName = Literal["sgd", "rmsprop", "adam"]
+EpsilonPlacement = Literal["inside", "outside"]
 
 # Inside the root of a sum of squares: far below float32's resolution of any real gradient norm.
 _NORM_EPSILON = 1e-16
+# Inside the root of a second moment whose epsilon stands outside: it makes the derivative finite at
+# zero, and is far below the square of any epsilon in use.
+_ROOT_EPSILON = 1e-16
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
@@ -40,12 +45,32 @@ def gradient_norm(gradients: optax.Updates) -> jax.Array:
     return jnp.sqrt(squares + _NORM_EPSILON)
 
 
+def scale_by_rms_outside(decay: float, epsilon: float) -> optax.GradientTransformation:
+    """Divides gradients by sqrt(second moment) + epsilon: RMSProp as Tieleman and Hinton wrote it.
+
+    A step is at most learning rate * |gradient| / epsilon, where the form with epsilon inside the
+    root has its square root there: with an epsilon of 1e-4 that is a hundred times less.
+    """
+
+    def init(params):
+        return optax.ScaleByRmsState(nu=optax.tree.zeros_like(params))
+
+    def update(updates, state, params=None):
+        del params
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, decay, 2)
+        scaled = jax.tree.map(lambda g, n: g / (jnp.sqrt(n + _ROOT_EPSILON) + epsilon), updates, nu)
+        return scaled, optax.ScaleByRmsState(nu=nu)
+
+    return optax.GradientTransformation(init, update)
+
+
 def make_optimizer(
     name: OptimizerName,
     learning_rate: optax.ScalarOrSchedule,
     *,
     decay: float = 0.99,
     epsilon: float = 0.01,
+    epsilon_placement: EpsilonPlacement = "inside",
     max_gradient_norm: float = 0.0,
     gradient_decay: float = 0.0,
 ) -> optax.GradientTransformation:
@@ -55,7 +80,8 @@ def make_optimizer(
         name: "sgd"; "rmsprop", without momentum; "adam", with betas 0.9 and 0.999.
         learning_rate: a number, or a schedule of the number of updates.
         decay: of RMSProp's second moment.
-        epsilon: RMSProp's, inside the root; Adam's, outside, beside a fixed one inside.
+        epsilon: of RMSProp and Adam.
+        epsilon_placement: of RMSProp's, inside its root or outside; Adam's is always outside.
         max_gradient_norm: global norm to clip at before anything else; 0 does not clip.
         gradient_decay: of a moving average of the gradients, which the rule then gets instead; 0
             averages nothing.
@@ -63,14 +89,38 @@ def make_optimizer(
     Raises:
         KeyError: an unknown name.
     """
+    rms = {
+        "inside": lambda decay, eps: optax.scale_by_rms(decay=decay, eps=eps, eps_in_sqrt=True),
+        "outside": scale_by_rms_outside,
+    }
     rules = {
         "sgd": lambda: optax.identity(),
-        "rmsprop": lambda: optax.scale_by_rms(decay=decay, eps=epsilon, eps_in_sqrt=True),
-        "adam": lambda: optax.scale_by_adam(eps=epsilon, eps_root=1e-16),
+        "rmsprop": lambda: rms[epsilon_placement](decay, epsilon),
+        "adam": lambda: optax.scale_by_adam(eps=epsilon, eps_root=_ROOT_EPSILON),
     }
     clip = [clip_by_norm(max_gradient_norm)] if max_gradient_norm else []
     average = [optax.ema(gradient_decay, debias=False)] if gradient_decay else []
     return optax.chain(*clip, *average, rules[name](), optax.scale_by_learning_rate(learning_rate))
+
+
+def make_meta_optimizer(
+    learning_rate: float, *, epsilon: float, max_gradient_norm: float = 0.0
+) -> optax.GradientTransformation:
+    """Adam on the meta-parameters, which nothing differentiates through.
+
+    With an epsilon below all gradients its step does not depend on their scale. So matching
+    functions that are means or sums, of nats, of squared rewards or of squared parameters, and
+    STACX's summed outer loss, are compared at the same steps.
+
+    Args:
+        learning_rate: about the largest step of a meta-parameter, in logits.
+        epsilon: beside the root of the second moment; there is none inside.
+        max_gradient_norm: global norm to clip at before; 0 does not clip.
+    """
+    clip = [clip_by_norm(max_gradient_norm)] if max_gradient_norm else []
+    return optax.chain(
+        *clip, optax.scale_by_adam(eps=epsilon), optax.scale_by_learning_rate(learning_rate)
+    )
 
 
 def without_second_moments(opt_state: Any) -> Any:

@@ -106,6 +106,7 @@ def make_learner(
     by_batch = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
 
     def step(state: LearnerState, experience: Experience) -> tuple[LearnerState, Metrics]:
+        before = state.inner.params
         if meta is None:
             new, metrics = _plain_step(state, experience, update, schedule)
             values = schedule(new.updates)
@@ -116,7 +117,12 @@ def make_learner(
         finite = jnp.all(jnp.stack([jnp.isfinite(metrics[k]) for k in watched if k in metrics]))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         described = {f"meta/{name}": value for name, value in describe(values).items()}
-        return new, {**metrics, **described, "finite": finite}
+        moved = _distance(new.inner.params, before)
+        health = {
+            "loss/update_norm": moved,
+            "loss/relative_update_norm": moved / jnp.maximum(optax.tree.norm(before), 1e-12),
+        }
+        return new, {**metrics, **health, **described, "finite": finite}
 
     def diagnose(state: LearnerState, experience: Experience) -> Metrics:
         return (
@@ -175,15 +181,21 @@ def _meta_step(
     )
     kept = output.target.bootstrapped if meta.keep_bootstrapped else output.state
     updates = state.updates + experience.online.action.shape[0]
-    distance = jax.tree.map(jnp.subtract, output.target.state.params, output.state.params)
+    moved = jax.tree.map(jnp.subtract, learned.params, state.meta.params)
     metrics = {
         **jax.tree.map(lambda x: x[-1], output.aux),
         "meta/loss": output.loss,
         "meta/gradient_norm": optax.tree.norm(gradients),
-        "meta/target_distance": optax.tree.norm(distance),
+        "meta/target_distance": _distance(output.target.state.params, output.state.params),
         **{f"meta/gradient/{name}": optax.tree.norm(g) for name, g in gradients.items()},
+        **{f"meta/step/{name}": jnp.max(jnp.abs(change)) for name, change in moved.items()},
     }
     return LearnerState(kept, updates, learned), metrics
+
+
+def _distance(a: Params, b: Params) -> jax.Array:
+    """Euclidean, of all parameters."""
+    return optax.tree.norm(jax.tree.map(jnp.subtract, a, b))
 
 
 def meta_update(

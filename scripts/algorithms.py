@@ -27,10 +27,15 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.matching import MATCHING, Matching, Weights, compare, l2
 from learner.meta_gradient import MakeTarget, bootstrap_target
-from learner.optimizers import OptimizerName, make_optimizer, without_second_moments
+from learner.optimizers import (
+    OptimizerName,
+    make_meta_optimizer,
+    make_optimizer,
+    without_second_moments,
+)
 from learner.step import MetaLearning
 from learner.update import InnerState, Metrics, Update, make_update
-from scripts.check import frames_per_update, hyperparameter_range, learns, total_updates
+from scripts.check import frames_per_update, hyperparameter_range, learns, schedule_updates
 
 View = Callable[[Trajectory], Trajectory]
 
@@ -52,12 +57,13 @@ def inner_optimizer(
     learner = config.learner
     rate: optax.ScalarOrSchedule = learner.learning_rate
     if learner.learning_rate_schedule == "linear":
-        rate = optax.linear_schedule(learner.learning_rate, 0.0, total_updates(config))
+        rate = optax.linear_schedule(learner.learning_rate, 0.0, schedule_updates(config))
     return make_optimizer(
         name or learner.optimizer,
         rate,
         decay=learner.decay,
         epsilon=learner.epsilon,
+        epsilon_placement=learner.epsilon_placement,
         max_gradient_norm=learner.max_gradient_norm,
         gradient_decay=learner.gradient_decay,
     )
@@ -121,11 +127,8 @@ def build_algorithm(
 def meta_optimizer(config: Config) -> optax.GradientTransformation:
     """Of the meta-parameters."""
     meta = config.meta
-    return make_optimizer(
-        "adam",
-        meta.learning_rate,
-        epsilon=meta.epsilon,
-        max_gradient_norm=meta.max_gradient_norm,
+    return make_meta_optimizer(
+        meta.learning_rate, epsilon=meta.epsilon, max_gradient_norm=meta.max_gradient_norm
     )
 
 

@@ -47,9 +47,14 @@ def frames_per_update(config: Config) -> int:
     return new_unrolls(config) * config.learner.unroll_length * config.env.frame_skip
 
 
-def total_updates(config: Config) -> int:
-    """Learner updates in the whole run."""
-    return -(-config.total_frames // frames_per_update(config))
+def schedule_frames(config: Config) -> int:
+    """Frames over which the learning rate falls to 0."""
+    return config.learner.schedule_frames or config.total_frames
+
+
+def schedule_updates(config: Config) -> int:
+    """Learner updates over which the learning rate falls to 0."""
+    return -(-schedule_frames(config) // frames_per_update(config))
 
 
 def check(config: Config) -> None:
@@ -107,10 +112,26 @@ def _check_where_it_plays(config: Config) -> None:
 
 
 def _check_schedule(config: Config) -> None:
-    if config.learner.learning_rate_schedule == "linear" and total_updates(config) >= 2**31:
+    learner = config.learner
+    if learner.learning_rate_schedule != "linear":
+        if learner.schedule_frames is not None:
+            raise ConfigError(
+                f"learner.schedule_frames={learner.schedule_frames}: a rate with "
+                f"learner.learning_rate_schedule={learner.learning_rate_schedule} has no horizon; "
+                "leave it out, or use linear"
+            )
+        return
+    horizon = schedule_frames(config)
+    if horizon < config.total_frames:
         raise ConfigError(
-            f"total_frames={config.total_frames}: learner.learning_rate_schedule=linear counts to "
-            "2**31 updates; use constant, larger batches or fewer frames"
+            f"learner.schedule_frames={horizon}: the learning rate would be 0 from there to "
+            f"total_frames={config.total_frames}; raise the one or lower the other"
+        )
+    if schedule_updates(config) >= 2**31:
+        key = "total_frames" if learner.schedule_frames is None else "learner.schedule_frames"
+        raise ConfigError(
+            f"{key}={horizon}: learner.learning_rate_schedule=linear counts to 2**31 updates; use "
+            "constant, larger batches or fewer frames"
         )
 
 
@@ -295,7 +316,7 @@ def _without_effect(config: Config) -> set[str]:
     """Hyper-parameters through which no meta-gradient flows."""
     if config.agent.algorithm.startswith("q_lambda"):
         return set(HYPERPARAMETERS) - {"epsilon"}
-    of_vtrace = {"vtrace_lambda", "vtrace_leak_rho", "vtrace_leak_c"}
+    of_vtrace = {"vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"}
     return {"epsilon"} | (of_vtrace if runs_on_device(config) else set())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import math
 import shutil
@@ -16,7 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
-from scripts.check import RunFailed, check, check_run_folder, environment_spec, runs_on_device
+from scripts.check import (
+    RunFailed,
+    check,
+    check_run_folder,
+    environment_spec,
+    runs_on_device,
+    schedule_frames,
+)
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from actors.cluster import Gauges
@@ -37,6 +45,7 @@ _SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_fr
 _MAY_CHANGE = (
     "name",
     "total_frames",
+    "learner.schedule_frames",
     "checkpoint",
     "evaluation",
     "logging",
@@ -76,6 +85,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     check_run_folder(path, resume=resume)
     if resume:
         check_same_run(config, path)
+        check_schedule(config, path)
     if runs_on_device(config):
         from scripts.train_on_device import run
 
@@ -161,13 +171,44 @@ def _lead(
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
     with hold(path, resume):
+        earlier = config_load.load(str(path / "config.yaml")) if resume else config
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)
         with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
             _keep_schedule(config, path)
+            _say_if_schedule_moved(earlier, config, progress)
             _learn(config, agent, state, progress, checkpoints, record, stop)
         print(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
     return progress
+
+
+def check_schedule(config: Config, path: Path) -> None:
+    """Refuses a learning rate that would have fallen to 0 before a resumed run goes on.
+
+    Raises:
+        ConfigError: one line.
+    """
+    horizon = config.learner.schedule_frames
+    with contextlib.suppress(OSError, ValueError):
+        frames = json.loads((path / "summary.json").read_text()).get("frames", 0)
+        if horizon is not None and horizon < frames:
+            raise ConfigError(
+                f"learner.schedule_frames={horizon}: the run in {path} has trained {frames} frames "
+                "already; give no fewer, or leave the key out"
+            )
+
+
+def _say_if_schedule_moved(earlier: Config, config: Config, progress: Progress) -> None:
+    """Warns where a resumed run's learning rate falls over other frames than before."""
+    learner, old, new = config.learner, schedule_frames(earlier), schedule_frames(config)
+    if learner.learning_rate_schedule != "linear" or old == new:
+        return
+    rates = [learner.learning_rate * max(0.0, 1.0 - progress.frames / n) for n in (old, new)]
+    _log.warning(
+        "the learning rate falls to 0 at %d frames now, no longer at %d: it goes on at %.3g "
+        "instead of %.3g (learner.schedule_frames=%d keeps the old horizon)",
+        *(new, old, rates[1], rates[0], old),
+    )
 
 
 @contextlib.contextmanager
@@ -352,6 +393,7 @@ def loop_settings(config: Config) -> LoopSettings:
         config.logging.every_seconds,
         config.checkpoint.every_seconds,
         config.evaluation.every_frames,
+        config.learner.max_gradient_norm,
     )
 
 

@@ -12,7 +12,16 @@ from agents.policies import POLICIES
 from agents.trajectory import Trajectory
 from agents.vtrace import vtrace
 
-HYPER = dict(zip(HYPERPARAMETERS, (0.97, 0.9, 0.8, 0.6, 1.3, 0.4, 0.02), strict=False))
+HYPER = {name: entry.default for name, entry in HYPERPARAMETERS.items()} | {
+    "discount": 0.97,
+    "vtrace_lambda": 0.9,
+    "vtrace_leak": 0.5,
+    "vtrace_leak_rho": 0.8,
+    "vtrace_leak_c": 0.6,
+    "policy_cost": 1.3,
+    "value_cost": 0.4,
+    "entropy_cost": 0.02,
+}
 
 
 def _case(seed=0, steps=5, batch=3, actions=4):
@@ -64,10 +73,23 @@ def test_loss_is_the_published_sum(x64):
         jnp.asarray(log_ratio),
         trajectory.valid,
         lambda_=0.9,
-        leak_rho=0.8,
-        leak_c=0.6,
+        leak_rho=0.4,  # the common leak times its own
+        leak_c=0.3,
     )
     np.testing.assert_allclose(targets.value, expected.value, rtol=1e-10)
+
+
+def test_explained_variance(x64):
+    outputs, trajectory = _case(3)
+    targets = actor_critic.make_targets(outputs, trajectory, HYPER)
+    _, metrics = actor_critic.loss(outputs, targets, trajectory, HYPER)
+    there = np.asarray(trajectory.valid)
+    target, value = np.asarray(targets.value)[there], np.asarray(outputs.value[:-1])[there]
+    expected = 1.0 - np.var(target - value) / np.var(target)
+    np.testing.assert_allclose(metrics["loss/explained_variance"], expected, rtol=1e-10)
+    mask = jnp.ones((3, 2))
+    flat = actor_critic.explained_variance(jnp.ones((3, 2)), jnp.zeros((3, 2)), mask)
+    assert float(flat) == 0.0
 
 
 def test_targets_are_data_for_the_loss(x64):
@@ -80,7 +102,9 @@ def test_targets_are_data_for_the_loss(x64):
     np.testing.assert_array_equal(gradient.value[-1], 0.0)
 
 
-@pytest.mark.parametrize("name", ["discount", "vtrace_lambda", "vtrace_leak_rho", "vtrace_leak_c"])
+@pytest.mark.parametrize(
+    "name", ["discount", "vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"]
+)
 def test_targets_can_be_differentiated_with_respect_to_hyperparameters(x64, name):
     """Against central differences, and not zero: no stray stop_gradient."""
     outputs, trajectory = _case(2)

@@ -116,3 +116,23 @@ def test_stacx_is_settled_to_what_it_means():
         load("catch/bmg", ["agent.algorithm=stacx", "meta.bootstrap_steps=2"])
     meta = load("atari/bmg", ["agent.algorithm=stacx"]).meta  # a file for BMG is no contradiction
     assert (meta.bootstrap_steps, meta.matching, meta.target_optimizer) == (1, "l2", "sgd")
+
+
+def test_stacx_means_its_divergence_too():
+    """Zahavy et al.: weight 1, whatever configuration it starts from; who sets it gets it."""
+    assert load("catch/impala", ["agent.algorithm=stacx"]).meta.outer.kl_cost == 1.0
+    assert load("atari/stacx").meta.outer.kl_cost == 1.0
+    assert load("catch/stacx", ["meta.outer.kl_cost=0"]).meta.outer.kl_cost == 0.0
+    assert load("catch/bmg").meta.outer.kl_cost == 0.0
+
+
+def test_only_atari_clips_rewards_unasked():
+    landing = ["env.suite=gymnasium", "env.game=LunarLander-v3"]
+    assert load("catch/impala", landing).env.reward_clip == 0.0
+    assert load("catch/impala", [*landing, "env.reward_clip=2"]).env.reward_clip == 2.0
+    assert load("atari/bmg").env.reward_clip == 1.0
+    assert load("atari/bmg", ["env.reward_clip=0"]).env.reward_clip == 0.0
+
+
+def test_one_leak_is_learned():
+    assert [n for n in load("atari/bmg").meta.learned if "leak" in n] == ["vtrace_leak"]

@@ -26,6 +26,7 @@ OUTER = {
 LEARNED = {
     "discount": Learned(0.9, 1.0),
     "vtrace_lambda": Learned(0.8, 1.0),
+    "vtrace_leak": Learned(0.8, 1.0),
     "vtrace_leak_rho": Learned(0.7, 1.0),
     "vtrace_leak_c": Learned(0.6, 1.0),
     "policy_cost": Learned(0.7, 1.0),

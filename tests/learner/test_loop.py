@@ -71,6 +71,24 @@ def _train(source, total_frames=1000, stop=lambda: False, progress=None, log_eve
     return state, progress, lines, checkpoints
 
 
+@pytest.mark.parametrize(("norm", "share"), [(1e-6, 1.0), (1e6, 0.0)])
+def test_counts_clipped_updates(norm, share):
+    learner, state = small_learner()
+    lines = []
+    run(
+        learner,
+        state,
+        ScriptedSource(),
+        Progress(),
+        LoopSettings(300, 0.0, 1e9, max_gradient_norm=norm),
+        stop=lambda: False,
+        on_metrics=lines.append,
+        on_checkpoint=lambda state, progress, experience: None,
+    )
+    assert lines
+    assert {line["loss/clipped"] for line in lines} == {share}
+
+
 def test_counts_and_logs():
     source = ScriptedSource()
     state, progress, lines, checkpoints = _train(source)

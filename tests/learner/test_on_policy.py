@@ -28,7 +28,7 @@ OBJECTIVE = (actor_critic.make_one_step_targets, LOSS)
 VTRACE = (actor_critic.make_targets, LOSS)
 STEPS = 6
 # Unclipped importance weights: clipped ones have a kink at 1, which is where they stand here.
-FIXED = {**HYPER, "vtrace_leak_rho": 0.0, "vtrace_leak_c": 0.0}
+FIXED = {**HYPER, "vtrace_leak": 0.0}
 
 
 class Problem:

@@ -6,21 +6,32 @@ import numpy as np
 import optax
 import pytest
 
-from learner.optimizers import clip_by_norm, gradient_norm, make_optimizer
+from learner.optimizers import (
+    clip_by_norm,
+    gradient_norm,
+    make_meta_optimizer,
+    make_optimizer,
+)
 
-NAMES = ("sgd", "rmsprop", "adam")
+RULES = {
+    "sgd": ("sgd", {}),
+    "rmsprop": ("rmsprop", {}),
+    "rmsprop, epsilon outside": ("rmsprop", {"epsilon_placement": "outside"}),
+    "adam": ("adam", {}),
+}
 GRADIENTS = {
     "all zero": {"w": jnp.zeros(3), "b": jnp.zeros(())},
     "one zero entry": {"w": jnp.asarray([0.0, 1.0, -2.0]), "b": jnp.asarray(0.5)},
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("case", GRADIENTS)
 @pytest.mark.parametrize("max_norm", [0.0, 1.0])
-def test_updates_can_be_differentiated_at_zero(name, case, max_norm):
+def test_updates_can_be_differentiated_at_zero(rule, case, max_norm):
     """d(update)/d(scale of the gradient) through three updates is finite, exactly at zero too."""
-    optimizer = make_optimizer(name, 0.1, max_gradient_norm=max_norm)
+    name, options = RULES[rule]
+    optimizer = make_optimizer(name, 0.1, max_gradient_norm=max_norm, **options)
     gradients = GRADIENTS[case]
 
     def final(scale):
@@ -53,18 +64,29 @@ def test_the_unsafe_forms_are_really_unsafe():
     assert np.isfinite(through(clip_by_norm(1.0)))
 
 
-def test_rmsprop_is_the_published_form(x64):
-    """Epsilon inside the root, no momentum, second moment from zero: two steps by hand."""
-    optimizer = make_optimizer("rmsprop", 0.01, decay=0.9, epsilon=0.1)
+@pytest.mark.parametrize("placement", ["inside", "outside"])
+def test_rmsprop_is_its_formula(x64, placement):
+    """No momentum, second moment from zero; inside the root is the published form. By hand."""
+    optimizer = make_optimizer("rmsprop", 0.01, decay=0.9, epsilon=0.1, epsilon_placement=placement)
     params = {"w": jnp.asarray([1.0, -2.0])}
     state = optimizer.init(params)
     moment, expected = np.zeros(2), np.asarray([1.0, -2.0])
     for gradient in (np.asarray([0.5, -3.0]), np.asarray([1.5, 0.0])):
         moment = 0.9 * moment + 0.1 * gradient**2
-        expected = expected - 0.01 * gradient / np.sqrt(moment + 0.1)
+        inside, outside = (0.1, 0.0) if placement == "inside" else (0.0, 0.1)
+        expected = expected - 0.01 * gradient / (np.sqrt(moment + inside) + outside)
         updates, state = optimizer.update({"w": jnp.asarray(gradient)}, state, params)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params["w"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+def test_meta_steps_do_not_depend_on_the_scale_of_what_is_compared(scale):
+    """Gradients of a mean divergence are of 1e-7, of a summed loss of 1: the steps are the same."""
+    optimizer = make_meta_optimizer(1e-3, epsilon=1e-12)
+    gradient = jnp.asarray([3.0, -0.5, 0.0]) * scale
+    step, _ = optimizer.update(gradient, optimizer.init(jnp.zeros(3)))
+    np.testing.assert_allclose(step, [-1e-3, 1e-3, 0.0], rtol=1e-3)
 
 
 def test_clipping(x64):

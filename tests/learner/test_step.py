@@ -74,6 +74,19 @@ def test_a_non_finite_batch_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state))
 
 
+def test_tells_how_far_the_parameters_moved():
+    learner, state = small_learner()
+    before = jax.device_get(state.inner.params)
+    state, metrics = _run(learner, state, 1)
+    after = jax.device_get(state.inner.params)
+    pairs = list(zip(*map(jax.tree.leaves, (before, after)), strict=True))
+    moved = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs))
+    assert moved > 0.0
+    np.testing.assert_allclose(metrics["loss/update_norm"], moved, rtol=1e-4)
+    relative = moved / np.sqrt(sum(np.sum(a**2) for a, _ in pairs))
+    np.testing.assert_allclose(metrics["loss/relative_update_norm"], relative, rtol=1e-4)
+
+
 def _meta_run(learner, state, steps, online=1, further=1, batch_size=4):
     state = learner.place_state(state)
     for i in range(steps):
@@ -86,13 +99,17 @@ def _meta_run(learner, state, steps, online=1, further=1, batch_size=4):
 def test_meta_learning_compiles_once_and_describes_itself():
     problem = MetaProblem()
     learner, state = problem.learner()
-    state, metrics = _meta_run(learner, state, 20)
+    state, metrics = _meta_run(learner, state, 19)
+    logits = jax.device_get(state.meta.params)
+    state, metrics = _meta_run(learner, state, 1)
     assert learner.step._cache_size() == 1
     assert int(state.updates) == 20
     for name in problem.learned:
         assert metrics[f"meta/{name}"] != pytest.approx(problem.learned[name].start, abs=1e-6)
         assert 0.0 < metrics[f"meta/{name}"] < problem.learned[name].upper
         assert metrics[f"meta/gradient/{name}"] > 0.0
+        step = np.abs(state.meta.params[name] - logits[name])
+        np.testing.assert_allclose(metrics[f"meta/step/{name}"], step, rtol=1e-3, atol=1e-7)
     assert {"meta/loss", "meta/target_distance", "meta/gradient_norm", "loss/total"} <= set(metrics)
 
 

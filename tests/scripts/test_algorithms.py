@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from agents.networks import make_network
-from configs.load import ConfigError, dump, load
+from configs.load import ConfigError, dump, load, named_configs
+from learner.step import MetaState, meta_update
 from learner.update import init_inner_state
 from scripts.algorithms import build_algorithm, inner_optimizer, outer_values
 from tests.learner.small import ACTIONS, FEATURES, experience, random_batch, row
@@ -78,6 +79,64 @@ def test_a_plain_step_is_clipped_and_annealed_like_the_learners():
     assert _norm(annealed) == pytest.approx(0.025, rel=1e-3)
 
 
+SELF_TUNED = [
+    *("atari/bmg", "atari/stacx", "atari/quickstart", "catch/bmg", "catch/stacx"),
+    *(name for name in named_configs() if name.startswith("ablations/")),
+]
+
+
+@pytest.mark.parametrize("name", SELF_TUNED)
+def test_every_learned_value_moves_whatever_it_is_matched_by(name):
+    """Adam's first step is the meta learning rate, for sums, means, nats and squares alike.
+
+    So comparisons of matching functions, targets and algorithms compare no epsilons.
+    """
+    config, algorithm, state, inputs = _built(
+        *(name, "agent.auxiliary_heads=0", "agent.network=shallow"),
+        *("meta.bootstrap_steps=1", "replay.unrolls=0", "replay.max_kl=0"),
+    )
+    learned = MetaState(algorithm.meta_params, algorithm.meta.optimizer.init(algorithm.meta_params))
+    after, gradients, _ = jax.jit(
+        lambda meta, inner: meta_update(
+            algorithm.update, algorithm.meta, meta, inner, inputs, inputs
+        )
+    )(learned, state)
+    for key, gradient in gradients.items():
+        assert gradient != 0.0, key
+        step = abs(float(after.params[key] - algorithm.meta_params[key]))
+        assert step == pytest.approx(config.meta.learning_rate, rel=1e-2), key
+
+
+@pytest.mark.parametrize("name", ["atari/impala", *SELF_TUNED])
+def test_updates_are_of_a_size_that_learns(name):
+    """A million parameters whose gradient is at the clipping: IMPALA's move by 0.1 to 0.2."""
+    config = load(name)
+    optimizer = inner_optimizer(config)
+    params = jnp.zeros(1_000_000)
+    gradient = jnp.full(1_000_000, config.learner.max_gradient_norm / 1_000)
+    state, step = optimizer.init(params), params
+    for _ in range(100):
+        step, state = optimizer.update(gradient, state, params)
+    assert 0.05 < float(jnp.linalg.norm(step)) < 2.0
+
+
+def test_the_learning_rate_falls_over_a_horizon_of_its_own():
+    config = load(
+        "catch/impala",
+        [
+            *("total_frames=6400", "learner.schedule_frames=64000", "learner.optimizer=sgd"),
+            *("learner.learning_rate_schedule=linear", "learner.learning_rate=1.0"),
+            "learner.max_gradient_norm=0",
+        ],
+    )
+    optimizer = inner_optimizer(config)
+    state, steps = optimizer.init(jnp.ones(())), []
+    for _ in range(10):  # of 640 frames each
+        step, state = optimizer.update(jnp.ones(()), state)
+        steps.append(float(step))
+    np.testing.assert_allclose(steps, [-(1 - i / 100) for i in range(10)], rtol=1e-5)
+
+
 def test_outer_values_do_not_follow_the_inner_ones_but_for_the_learning_rate():
     config = load("catch/bmg", ["agent.discount=0.3", "agent.learning_rate_scale=0.1"])
     outer = outer_values(config)
@@ -92,7 +151,7 @@ def _source(folder, lines, *overrides):
 
 
 def _line(updates, discount):
-    keys = ("vtrace_lambda", "vtrace_leak_rho", "vtrace_leak_c", "policy_cost", "value_cost")
+    keys = ("vtrace_lambda", "vtrace_leak", "policy_cost", "value_cost")
     values = {f"meta/{key}": 0.4 for key in keys} | {"meta/entropy_cost": 0.005}
     return json.dumps({"learner_updates": updates, "meta/discount": discount, **values}) + "\n"
 

@@ -40,6 +40,11 @@ def _refused(result, folder, *parts):
         (["replay.unrolls=3"], ["learner.batch_size=8", "learner.batch_size=11"]),
         (["hyperparameters_from=nowhere"], ["hyperparameters_from=nowhere", "metrics.jsonl"]),
         (["learner.devices=99", "actors.runtime=in_process"], ["learner.devices=99"]),
+        (["learner.schedule_frames=1e6"], ["learner.schedule_frames=1000000", "total_frames="]),
+        (
+            ["learner.schedule_frames=1e9", "learner.learning_rate_schedule=constant"],
+            ["learner.schedule_frames=1000000000", "use linear"],
+        ),
     ],
 )
 def test_configuration(tmp_path, overrides, parts):

@@ -44,6 +44,25 @@ def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_r
     assert equal(state, expected)
 
 
+def test_a_resumed_run_says_when_its_learning_rate_falls_elsewhere(tmp_path):
+    folder = tmp_path / "run"
+    run = (*CATCH, "learner.learning_rate_schedule=linear", "--run-dir", folder)
+    assert bmg(*run, "total_frames=4000").returncode == 0
+    short = ("total_frames=2000", "learner.schedule_frames=3000")
+    refused = bmg(*run, *short, "--resume")
+    assert refused.returncode == 2
+    assert "learner.schedule_frames=3000" in refused.stderr
+    assert "has trained" in refused.stderr
+    kept = bmg(*run, "total_frames=5000", "learner.schedule_frames=8000", "--resume")
+    assert kept.returncode == 0, kept.stderr
+    (line,) = kept.stderr.strip().splitlines()
+    assert "falls to 0 at 8000 frames now, no longer at 4000" in line
+    assert line in (folder / "log.txt").read_text()
+    same = bmg(*run, "total_frames=6000", "learner.schedule_frames=8000", "--resume")
+    assert same.returncode == 0
+    assert same.stderr == ""
+
+
 def test_live_display_on_a_terminal(tmp_path):
     """In a pseudo-terminal the table shows what the issue lists."""
     command = (*CATCH, "total_frames=60000", "--run-dir", tmp_path / "run")
