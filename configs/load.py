@@ -101,6 +101,25 @@ def parse_override(override: str) -> tuple[str, Any]:
         return key, text
 
 
+def frames_of(option: str, text: str) -> int:
+    """The number of frames that an option of a command is given, written as `total_frames` may be.
+
+    Args:
+        option: names it where it cannot be used, as `--frames`.
+        text: 4000000 or 4e6.
+
+    Raises:
+        ConfigError: it is no such number.
+    """
+    try:
+        return Config.model_validate(
+            {"total_frames": parse_override(f"total_frames={text}")[1]}
+        ).total_frames
+    except ValidationError as error:
+        line = _explain(error.errors(include_url=False)[0])
+        raise ConfigError(line.replace("total_frames=", f"{option} ", 1)) from None
+
+
 def _forget(content: dict[str, Any], path: Sequence[str | int]) -> None:
     """Takes out the value that pydantic complains about, or the one of which it is a part."""
     node: Any = content

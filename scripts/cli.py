@@ -95,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="compares runs whose protocols differ in this (sticky_actions, say); may be repeated",
     )
+    report.add_argument(
+        "--frames",
+        metavar="N",
+        help="where runs of any length stand side by side (default: the end of the shortest)",
+    )
+    report.add_argument(
+        "--published",
+        metavar="FILE",
+        help="scores of published agents, instead of scripts/published/published_curves.csv",
+    )
 
     sweep = command(
         "sweep",
@@ -176,9 +186,11 @@ def _dispatch(options: argparse.Namespace) -> int:
             options.sweep, options.overrides, options.results, options.resume, options.dry_run
         )
     if options.command == "report":
+        from configs.load import frames_of
         from scripts.report import report
 
-        return report(options.run_dirs, options.out, options.mix)
+        frames = None if options.frames is None else frames_of("--frames", options.frames)
+        return report(options.run_dirs, options.out, options.mix, frames, options.published)
     from scripts.games import games
 
     return games()

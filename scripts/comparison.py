@@ -36,29 +36,42 @@ class Comparison(NamedTuple):
     games: list[str]  # that all agents have whole runs of
     total: int  # frames of each run
     runs: list[Run]  # all, the ones left out among them
+    frames: int  # at which runs of any length stand side by side
+    side_by_side: list[Agent]  # runs that have so many frames; others of a setting if longer
     notes: list[str]  # what is missing, unfinished or mixed
 
 
-def compare(runs: list[Run], mix: Iterable[str] = ()) -> list[Comparison]:
+def compare(
+    runs: list[Run], mix: Iterable[str] = (), frames: int | None = None
+) -> list[Comparison]:
     """Parts runs by protocol, and chooses those whose scores may be averaged.
 
     Args:
         runs: all.
         mix: what the protocols of runs that are compared may differ in.
+        frames: at which runs of any length are put side by side; None: those of the shortest
+            finished run.
 
     Raises:
-        ConfigError: a name in `mix` is none of a protocol's, or two runs are the same.
+        ConfigError: a name in `mix` is none of a protocol's, two runs are the same, or no run has
+            so many frames.
     """
     mix = tuple(mix)
     known = {key for run in runs for key in run.protocol}
     for key in mix:
         if key not in known:
             raise ConfigError(f"--mix {key}: protocols have {', '.join(sorted(known))}")
+    longest = max(runs, key=lambda run: run.frames)
+    if frames is not None and not _has(longest, frames):
+        raise ConfigError(
+            f"--frames {frames}: no run goes so far; the longest, {longest.path}, has "
+            f"{longest.frames} frames"
+        )
     parts: dict[str, list[Run]] = {}
     for run in runs:
         facts = {k: v for k, v in run.protocol.items() if k not in (*_OF_THE_GAME, *mix)}
         parts.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
-    return [_compare(json.loads(facts), members, mix) for facts, members in parts.items()]
+    return [_compare(json.loads(facts), members, mix, frames) for facts, members in parts.items()]
 
 
 def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
@@ -70,7 +83,9 @@ def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
     return [f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"]
 
 
-def _compare(protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...]) -> Comparison:
+def _compare(
+    protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...], frames: int | None
+) -> Comparison:
     # A run that has only begun must not make all others short.
     total = max(run.total_frames for run in [r for r in runs if r.finished] or runs)
     settings: dict[tuple[str, str], list[Run]] = {}
@@ -87,20 +102,74 @@ def _compare(protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...]) ->
         if by_game:
             agents.append(Agent(label, members[0].config, dict(sorted(by_game.items()))))
     games = sorted(set.intersection(*(set(a.runs) for a in agents))) if agents else []
+    frames = frames or _shortest(runs)
+    side_by_side, apart = _side_by_side(runs, frames)
     notes = [
         *_mixed_by_request(runs, mix),
         *_left_out(runs, total),
+        *apart,
         *_missing(agents, games),
         *_without_score(agents, total),
         *_mixed(runs),
     ]
     for key in mix:
         protocol = {**protocol, key: ", ".join(sorted({str(r.protocol.get(key)) for r in runs}))}
-    return Comparison(protocol, agents, games, total, runs, notes)
+    return Comparison(protocol, agents, games, total, runs, frames, side_by_side, notes)
 
 
 def _reaches(run: Run, total: int) -> bool:
-    return run.finished and run.frames >= (1 - _SHORTFALL) * total
+    return run.finished and _has(run, total)
+
+
+def _has(run: Run, frames: int) -> bool:
+    return run.frames >= (1 - _SHORTFALL) * frames
+
+
+def _shortest(runs: list[Run]) -> int:
+    chosen = [run for run in runs if run.finished] or runs
+    return min(min(run.frames, run.total_frames or run.frames) for run in chosen)
+
+
+def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]:
+    """Runs that have so many frames, finished or not, and notes on those that have not.
+
+    Those of one setting and different lengths are agents of their own: by then, a learning rate
+    that falls until the end has fallen less in the longer ones.
+    """
+    settings: dict[Any, list[Run]] = {}
+    reaching = [run for run in runs if _has(run, frames)]
+    for run in reaching:
+        key = run.setting(with_game=False), run.name, run.total_frames
+        settings.setdefault(key, []).append(run)
+    labels = _labels(list(settings.values()), ("seed", "name", "env.game"))
+    agents, kept = [], []
+    for label, members in zip(labels, settings.values(), strict=True):
+        _refuse_twins([run for run in members if run.finished])
+        # Of a run and its repetition, the finished or the longer one.
+        members = sorted(members, key=lambda run: (run.finished, run.frames))
+        only = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
+        kept += only.values()
+        by_game: dict[str, list[Run]] = {}
+        for run in sorted(only.values(), key=lambda run: (run.game, str(run.seed))):
+            by_game.setdefault(run.game, []).append(run)
+        agents.append(Agent(label, members[0].config, by_game))
+    notes = []
+    told = [f"{run.path.name} ({run.frames:,})" for run in runs if run not in reaching]
+    if told:
+        text = f"{_count(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
+        notes.append(f"{text} at common frames: {_some(told)}")
+    told = [f"{run.path.name} ({run.frames:,})" for run in reaching if run not in kept]
+    if told:
+        text = f"{_count(len(told), 'run')} whose repetition went farther left out of the table"
+        notes.append(f"{text} at common frames: {_some(told)}")
+    horizons = {run.schedule_frames or 0 for run in kept}
+    if len(horizons) > 1:
+        told = [f"{horizon:,}" if horizon else "none" for horizon in sorted(horizons)]
+        notes.append(
+            f"learning rates fall over different numbers of frames ({', '.join(told)}): at "
+            f"{frames:,} frames they are not the same"
+        )
+    return agents, notes
 
 
 def _refuse_twins(runs: list[Run]) -> None:
@@ -114,7 +183,10 @@ def _refuse_twins(runs: list[Run]) -> None:
         owner[key] = run.path
 
 
-def _labels(settings: list[list[Run]]) -> list[str]:
+def _labels(
+    settings: list[list[Run]],
+    left_out: tuple[str, ...] = ("seed", "name", "env.game", "total_frames"),
+) -> list[str]:
     """Each agent's name; where several share it, with what differs."""
     names = [members[0].name for members in settings]
     labels = []
@@ -124,7 +196,7 @@ def _labels(settings: list[list[Run]]) -> list[str]:
         told = [
             f"{key.rpartition('.')[2]}={own[key]}"
             for key in own
-            if key not in ("seed", "name", "env.game", "total_frames")
+            if key not in left_out
             and len({json.dumps(other.get(key), default=str) for other in others}) > 1
         ]
         label = f"{name} ({', '.join(told[:3])})" if told else name
@@ -254,6 +326,19 @@ def frame_grid(comparison: Comparison) -> np.ndarray:
 def final_return(run: Run, total: int) -> float:
     """The mean raw training return of the last twentieth of the run."""
     return final_score(*curve(run, "episode_return"), total)
+
+
+def return_at(run: Run, frames: int) -> float:
+    """As `final_return`, had the run ended at `frames`; NaN if no episode had.
+
+    Between lines that are farther apart than that twentieth, what lies between their returns.
+    """
+    where, returns = curve(run, "episode_return")
+    until = where <= (1 + _SHORTFALL) * frames
+    mean = final_score(where[until], returns[until], frames)
+    if math.isfinite(mean) or not until.any():
+        return mean
+    return float(np.interp(frames, where, returns))
 
 
 def normalised(game: str, score: float) -> float:

@@ -36,6 +36,7 @@ from scripts.figures import (
     save,
     span,
 )
+from scripts.published_agents import Published, draw_published, drawn, legend_height
 from scripts.scores import Estimate
 from scripts.tables import write_tables
 
@@ -55,6 +56,7 @@ class _Drawing(NamedTuple):
     """What figures are drawn from, computed once."""
 
     comparison: Comparison
+    published: Sequence[Published]
     styles: dict[str, Any]  # of each agent's label
     # Normalised final scores [S] of each game, of agents that have some in all games.
     scored: dict[str, list[np.ndarray]]
@@ -74,17 +76,20 @@ class _Drawing(NamedTuple):
         return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
 
 
-def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Written:
+def report_comparison(
+    comparison: Comparison, folder: Path, suffix: str, published: Sequence[Published]
+) -> Written:
     """Draws all figures of a comparison that its runs allow, and writes its tables.
 
     Args:
         comparison: with at least one agent.
         folder: exists.
         suffix: ends the names of all files.
+        published: agents, of which some are drawn beside the runs of a game.
     """
     figures: list[str] = []
     agents, games = comparison.agents, comparison.games
-    drawing = _prepare(comparison)
+    drawing = _prepare(comparison, published)
 
     def draw(name: str, function: Callable[..., bool], *arguments: Any) -> None:
         stem = folder / f"{name}{suffix}"
@@ -114,7 +119,7 @@ def report_comparison(comparison: Comparison, folder: Path, suffix: str) -> Writ
     return Written(figures, tables, [*files, *files_of(figures)])
 
 
-def _prepare(comparison: Comparison) -> _Drawing:
+def _prepare(comparison: Comparison, published: Sequence[Published]) -> _Drawing:
     agents, games = comparison.agents, comparison.games
     rng = np.random.default_rng(_SEED)
     scored = {}
@@ -124,6 +129,7 @@ def _prepare(comparison: Comparison) -> _Drawing:
             scored[agent.label] = final
     return _Drawing(
         comparison,
+        published,
         {agent.label: line_style(index) for index, agent in enumerate(agents)},
         scored,
         {label: scores.aggregate(final, rng) for label, final in scored.items()},
@@ -424,12 +430,17 @@ def draw_game(drawing: _Drawing, stem: Path, game: str) -> bool:
         if any(f"meta/{name}" in run.metrics[-1] for a in agents for run in a.runs[game])
     ]
     grid = frame_grid(comparison)
+    runs = [run for agent in agents for run in agent.runs[game]]
+    others = drawn(drawing.published, runs)
     rows = 1 + -(-len(names) // 4)
-    figure = pyplot().figure(figsize=(WIDTH, 2.2 + 1.5 * (rows - 1) + 0.3), layout="constrained")
+    height = 2.5 + 1.5 * (rows - 1) + legend_height(others)
+    figure = pyplot().figure(figsize=(WIDTH, height), layout="constrained")
     cells = figure.add_gridspec(rows, 4, height_ratios=[2.0, *[1.2] * (rows - 1)])
     top = figure.add_subplot(cells[0, :])
     for agent in agents:
         _curves(top, agent.runs[game], "episode_return", grid, agent.label, styles[agent.label])
+    known = bool(top.lines)
+    draw_published(figure, top, others, runs)
     top.set_ylabel("episode return")
     label_steps(top, "environment frames")
     top.set_title(game.replace("_", " "), fontsize=9)
@@ -441,7 +452,7 @@ def draw_game(drawing: _Drawing, stem: Path, game: str) -> bool:
         panel.tick_params(labelsize=7)
         label_steps(panel, "")
         panel.xaxis.set_major_locator(_few_ticks(2))
-    if top.lines:  # else no episode has ended
+    if known:  # else no episode has ended
         figure.legend(loc="outside upper center", ncols=_columns(agents), handlelength=3.5)
     save(figure, stem)
     return True

@@ -8,6 +8,7 @@ import numpy as np
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
 from scripts import seed_runs
+from scripts.common_frames import write_common_frames
 from scripts.comparison import (
     Comparison,
     compare,
@@ -19,12 +20,25 @@ from scripts.comparison import (
 from scripts.figures import COLOURS, STYLE, files_of, label_steps, pyplot, save
 from scripts.game_report import report_comparison
 from scripts.html import Section, write_page
+from scripts.published_agents import (
+    Published,
+    draw_published,
+    drawn,
+    legend_height,
+    read_published,
+)
 from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run
 from scripts.seed_report import report_seeds
 from scripts.tables import write_tables
 
 
-def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
+def report(
+    run_dirs: list[str],
+    out: str | None,
+    mix: list[str],
+    frames: int | None = None,
+    published: str | None = None,
+) -> int:
     """Writes figures, tables and index.html.
 
     Runs of several seeds in one program are drawn by `seed_report`; others by this file, and by
@@ -34,10 +48,14 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
         run_dirs: run folders, or folders that hold some, as the results of a sweep.
         out: where to write; None: the folder, or `report` for several.
         mix: what protocols of runs that are compared may differ in.
+        frames: at which runs of any length are put side by side; None: those of the shortest one.
+        published: a CSV file with scores of published agents; None: the shipped one.
 
     Raises:
-        ConfigError: a folder holds no run, or the output cannot be written.
+        ConfigError: a folder holds no run, none has so many frames, the published scores cannot be
+            used, or the output cannot be written.
     """
+    others = read_published(published)
     given = [Path(run_dir) for run_dir in run_dirs]
     paths = find_runs(given)
     notes = never_started(planned_trials(given), paths)
@@ -55,7 +73,11 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
     if not seed_folders and not runs:
         raise ConfigError(f"no run to report: {'; '.join(notes)}")
     groups = seed_runs.pool(seed_folders)
-    comparisons = compare(runs, mix) if runs else []
+    if frames is not None and not runs:
+        raise ConfigError(
+            f"--frames {frames}: runs of several seeds in one program stand in no such table"
+        )
+    comparisons = compare(runs, mix, frames) if runs else []
     folder = Path(out) if out else (given[0] if len(given) == 1 else Path("report"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +91,7 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
         written += part.files
     for index, comparison in enumerate(comparisons):
         suffix = f"_protocol{index + 1}" if len(comparisons) > 1 else ""
-        section, files = _report_comparison(comparison, folder, suffix)
+        section, files = _report_comparison(comparison, others, folder, suffix)
         sections.append(section)
         written += files
     if len(comparisons) > 1:
@@ -89,23 +111,26 @@ def report(run_dirs: list[str], out: str | None, mix: list[str]) -> int:
 
 
 def _report_comparison(
-    comparison: Comparison, folder: Path, suffix: str
+    comparison: Comparison, published: list[Published], folder: Path, suffix: str
 ) -> tuple[Section, list[str]]:
     runs, figures, tables, files = comparison.runs, [], [], []
     rows = [_row(run) for run in runs]
     files += write_tables(rows, folder, f"table{suffix}")
     if len({run.game for run in runs}) == 1:
         averaged = whole_runs(comparison)
-        draw_curves(runs, averaged, folder / f"curve{suffix}")
+        draw_curves(runs, averaged, folder / f"curve{suffix}", published)
         figures.append(f"curve{suffix}")
         if draw_hyperparameters(runs, averaged, folder / f"hyperparameters{suffix}"):
             figures.append(f"hyperparameters{suffix}")
         files += files_of(figures)
     if len(runs) > 1 and comparison.agents:
-        more = report_comparison(comparison, folder, suffix)
+        more = report_comparison(comparison, folder, suffix, published)
         figures += more.figures
         tables += more.tables
         files += more.files
+    common, names = write_common_frames(comparison, published, folder, suffix)
+    tables += common
+    files += names
     tables.append(("Runs", rows))
     games = sorted({run.game for run in runs})
     title = games[0] if len(games) == 1 else f"{len(games)} games"
@@ -119,27 +144,30 @@ def _differing(comparisons: list[Comparison]) -> list[str]:
     return [key for key in keys if len({str(c.protocol.get(key)) for c in comparisons}) > 1]
 
 
-def draw_curves(runs: list[Run], averaged: list[Run], stem: Path) -> None:
+def draw_curves(
+    runs: list[Run], averaged: list[Run], stem: Path, published: list[Published]
+) -> None:
     """Mean return of the recent episodes against frames, with reference scores.
 
     Args:
         runs: of one game.
         averaged: those of them that means are taken over; the others are drawn alone.
         stem: the figure's path without its ending.
+        published: agents, of which some in the same game are drawn as well.
     """
-    plt = pyplot()
+    plt, others = pyplot(), drawn(published, runs)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
+        height = 4 + legend_height(others)
+        figure, axes = plt.subplots(figsize=(7, height), constrained_layout=True)
         _draw(axes, runs, averaged, "episode_return")
         random = [e for e in runs[0].evaluations if e["policy"] == "random"]
         if random:
-            axes.axhline(
-                random[0]["mean_return"], color="grey", linestyle="--", label="random play"
-            )
+            axes.axhline(random[0]["mean_return"], color="0.4", linestyle=":", label="random play")
         axes.set_ylabel("episode return (mean of the last 100)")
         axes.set_title(runs[0].game)
         if axes.get_legend_handles_labels()[0]:  # else no episode has ended
             axes.legend()
+        draw_published(figure, axes, others, runs)
         save(figure, stem)
 
 
@@ -194,7 +222,7 @@ def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: 
             thin = {"alpha": 0.3, "linewidth": 0.8} if len(whole) > 1 and run in averaged else {}
             label = None if thin or linestyle != "-" else f"{name}, seed {run.seed}"
             if label and run not in averaged:
-                label += f" ({run.summary.get('status', 'unfinished')})"
+                label += f" ({_why_alone(run)})"
             axes.plot(frames, values, label=label, **style, **thin)
         if len(whole) > 1:  # the mean goes as far as all of them do
             start, end = max(c[1][0] for c in whole), min(c[1][-1] for c in whole)
@@ -203,6 +231,11 @@ def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: 
             label = f"{name}, mean of {len(whole)} seeds"
             axes.plot(grid, mean, label=label if linestyle == "-" else None, **style)
     label_steps(axes, "environment frames")
+
+
+def _why_alone(run: Run) -> str:
+    """Why a run is part of no mean."""
+    return f"{run.frames:,} frames" if run.finished else run.summary.get("status", "unfinished")
 
 
 def _groups(runs: list[Run]) -> dict[str, list[Run]]:

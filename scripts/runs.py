@@ -42,6 +42,16 @@ class Run(NamedTuple):
         return str(self.protocol.get("game", self.config.get("env.game")))
 
     @property
+    def suite(self) -> str:
+        """Where the game comes from."""
+        return str(self.protocol.get("suite", self.config.get("env.suite")))
+
+    @property
+    def sticky_actions(self) -> float:
+        """Probability of sticky actions."""
+        return float(self.protocol.get("sticky_actions", self.config.get("env.sticky_actions", 0)))
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """How its scores came about."""
         return self.summary.get("protocol", {})
@@ -65,6 +75,13 @@ class Run(NamedTuple):
     def total_frames(self) -> int:
         """How far it should get."""
         return int(self.summary.get("total_frames") or self.config.get("total_frames") or 0)
+
+    @property
+    def schedule_frames(self) -> int | None:
+        """Frames in which its learning rate falls to 0; None if it is constant or unknown."""
+        if self.config.get("learner.learning_rate_schedule") != "linear":
+            return None
+        return int(self.config.get("learner.schedule_frames") or self.total_frames)
 
     @property
     def finished(self) -> bool:

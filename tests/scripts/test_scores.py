@@ -89,3 +89,22 @@ def test_final_score_is_the_mean_of_the_last_twentieth():
     returns = np.array([1.0, 2.0, np.nan, 4.0, 6.0])
     assert scores.final_score(frames, returns, 100) == 5.0
     assert np.isnan(scores.final_score(frames[:2], returns[:2], 100))
+
+
+def test_atari_5_agrees_with_its_formula_written_out():
+    """In percent; human scores everywhere give 10^(0.9653 log10(101)) - 1."""
+    human = {game: np.ones(1) for game in scores.ATARI_5}
+    found = scores.atari_5(human, np.random.default_rng(0))
+    assert float(found.value) == pytest.approx(101**0.9653 - 1)
+    means = {
+        "battle_zone": 40,
+        "double_dunk": -300,
+        "name_this_game": 250,
+        "phoenix": 0,
+        "qbert": 9,
+    }
+    seeds = {game: np.array([mean / 100 - 0.02, mean / 100 + 0.02]) for game, mean in means.items()}
+    found = scores.atari_5(seeds, np.random.default_rng(0))
+    by_hand = 41**0.3820 * 1**0.0679 * 251**0.3108 * 1**0.1241 * 10**0.0805 - 1
+    assert float(found.value) == pytest.approx(by_hand)
+    assert found.low < found.value < found.high
