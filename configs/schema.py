@@ -225,6 +225,9 @@ class MetaConfig(_Group):
     epsilon: float = Field(default=1e-12, gt=0.0)
     """Of that Adam. A value far below every gradient makes its steps independent of the scale of
     matching functions and outer losses; with a larger one small gradients move little."""
+    warmup_updates: int = Field(default=0, ge=0, lt=2**31)
+    """Learner updates before the meta-parameters move. RMSProp's first updates are far larger than
+    the rest, and their meta-gradients would fill Adam's second moment for thousands of steps."""
     max_gradient_norm: float = Field(default=0.0, ge=0.0)
     """Norm at which meta-gradients are clipped, in the scale of the matching function; 0 does not
     clip."""

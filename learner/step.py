@@ -55,6 +55,8 @@ class MetaLearning(NamedTuple):
     # One gradient step of size 1 on the outer loss, and half the squared distance: they make the
     # plain meta-gradient. None where nobody asks for its cosine with ours.
     plain: tuple[MakeTarget, Matching] | None = None
+    # Updates before the meta-parameters move; their optimiser sees nothing of these.
+    warmup_updates: int = 0
 
 
 class Learner(NamedTuple):
@@ -179,6 +181,9 @@ def _meta_step(
     learned, gradients, output = meta_update(
         update, meta, state.meta, state.inner, *_inputs(experience, meta)
     )
+    if meta.warmup_updates:
+        warm = state.updates >= meta.warmup_updates
+        learned = jax.tree.map(lambda new, old: jnp.where(warm, new, old), learned, state.meta)
     kept = output.target.bootstrapped if meta.keep_bootstrapped else output.state
     updates = state.updates + experience.online.action.shape[0]
     moved = jax.tree.map(jnp.subtract, learned.params, state.meta.params)

@@ -118,6 +118,7 @@ def build_algorithm(
             _on_newest_batch(network, view, matching, weights),
             meta_optimizer(config),
             (target(_plain_step(1.0)), _on_newest_batch(network, view, l2, Weights())),
+            meta.warmup_updates,
         ),
         init_meta_params(learned, heads),
         describe=lambda meta_params: named_values(values(meta_params)),

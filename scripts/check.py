@@ -165,6 +165,7 @@ def _check_on_device(config: Config) -> None:
         "replay.unrolls": 0,
         "replay.max_kl": 0.0,
         "meta.outer.kl_cost": 0.0,
+        "meta.warmup_updates": 0,
         "hyperparameters_from": None,
         "evaluation.every_frames": 0,
     }

@@ -155,7 +155,7 @@ class MetaProblem:
             state, _ = self.update(state, row(batches, k), meta_params)
         return state
 
-    def learner(self, devices=None, inner_steps=1, keep_bootstrapped=False):
+    def learner(self, devices=None, inner_steps=1, keep_bootstrapped=False, warmup_updates=0):
         """A learner and its first state."""
         values = make_hyperparameters({}, self.learned, self.heads)
         meta_optimizer = make_optimizer("adam", 1e-2, epsilon=1e-8)
@@ -166,6 +166,7 @@ class MetaProblem:
             self.match,
             meta_optimizer,
             plain=(self.target, self.match),
+            warmup_updates=warmup_updates,
         )
         learner = make_learner(
             self.update,

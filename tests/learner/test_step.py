@@ -113,6 +113,18 @@ def test_meta_learning_compiles_once_and_describes_itself():
     assert {"meta/loss", "meta/target_distance", "meta/gradient_norm", "loss/total"} <= set(metrics)
 
 
+def test_the_first_updates_leave_no_trace_in_the_meta_optimiser():
+    """Two updates of warm-up: then the meta-step is Adam's first, the learning rate."""
+    learner, state = MetaProblem().learner(warmup_updates=2)
+    first = jax.device_get(state.meta)
+    state, metrics = _meta_run(learner, state, 2)
+    jax.tree.map(np.testing.assert_array_equal, first, jax.device_get(state.meta))
+    assert metrics["meta/step/discount"] == 0.0
+    assert metrics["meta/gradient/discount"] > 0.0
+    state, metrics = _meta_run(learner, state, 1)
+    assert metrics["meta/step/discount"] == pytest.approx(1e-2, rel=1e-2)
+
+
 def test_meta_learning_on_four_devices_equals_one():
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:4]):
