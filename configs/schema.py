@@ -70,8 +70,9 @@ class EnvironmentConfig(_Group):
         # Published scores of Atari are of agents that clip; elsewhere it would change the game.
         if not isinstance(values, dict) or "reward_clip" in values:
             return cast(Any, values)
-        atari = cast(dict[str, Any], values).get("suite", "atari") == "atari"
-        return {**values, "reward_clip": 1.0 if atari else 0.0}
+        given = cast(dict[str, Any], values)
+        clip = 1.0 if given.get("suite", "atari") == "atari" else 0.0
+        return {**given, "reward_clip": clip}
 
 
 def _keys_of_hyperparameters(
