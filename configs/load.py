@@ -1,16 +1,18 @@
 """From a name or a file and KEY=VALUE overrides to a `Config`, or one line that says why not."""
 
+import copy
 import difflib
+import functools
 import importlib.resources
-import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from configs import yaml_text
 from configs.schema import Config
 
 
@@ -19,12 +21,14 @@ class ConfigError(Exception):
 
 
 class ConfigErrors(ConfigError):
-    """A sweep cannot be used; a line for each of its faults."""
+    """A configuration or a sweep cannot be used; a line for each of its faults."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
 
 
+_MOST_GROUPS = 5  # one within the other; there are two
 SWEEPS = "sweeps"  # the folder under configs/ of what `bmg sweep` takes
 
 
@@ -48,12 +52,12 @@ def load(source: str, overrides: Sequence[str] = ()) -> Config:
         overrides: `dotted.key=value`, the value in YAML; later ones win.
 
     Raises:
-        ConfigError: the file, a key or a value cannot be used.
+        ConfigErrors: keys or values cannot be used.
+        ConfigError: the file cannot be used, or an override is no KEY=VALUE.
     """
     config, faults = load_partly(source, overrides)
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise ConfigError(faults[0] + more)
+        raise ConfigErrors(faults)
     return config
 
 
@@ -76,7 +80,7 @@ def load_partly(source: str, overrides: Sequence[str] = ()) -> tuple[Config, lis
         try:
             config = Config.model_validate(content)
         except ValidationError:  # a key that is no text, say
-            raise ConfigError(faults[0]) from None
+            raise ConfigErrors(faults) from None
     try:
         config = _settle_plain(config, {override.partition("=")[0] for override in overrides})
     except ConfigError as error:
@@ -96,8 +100,10 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"{override!r} is no KEY=VALUE, like env.game=breakout")
     try:
-        return key, _parse(text) if text else None
-    except (yaml.YAMLError, ValueError):  # ValueError: 2024-13-45 looks like a date
+        return key, yaml_text.parse(text)
+    except yaml_text.Refused as error:
+        raise ConfigError(f"{key}: {error}") from None
+    except yaml_text.NotYaml:  # a path with brackets, say
         return key, text
 
 
@@ -122,6 +128,8 @@ def frames_of(option: str, text: str) -> int:
 
 def _forget(content: dict[str, Any], path: Sequence[str | int]) -> None:
     """Takes out the value that pydantic complains about, or the one of which it is a part."""
+    if not path:  # of a key that is no text
+        return
     node: Any = content
     for name in path[:-1]:
         child: Any = cast(dict[Any, Any], node).get(name)
@@ -165,7 +173,7 @@ def _settle_plain(config: Config, overridden: set[str]) -> Config:
 
 def dump(config: Config) -> str:
     """The whole resolved configuration as YAML; `load` of it gives the same configuration."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml_text.dump(config.model_dump(mode="json"))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,6 +227,11 @@ def read_named(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: it holds something else.
     """
+    return copy.deepcopy(_named(name))
+
+
+@functools.cache  # a sweep asks for each of its trials
+def _named(name: str) -> dict[str, Any]:
     text = importlib.resources.files("configs").joinpath(f"{name}.yaml").read_text()
     return _keys(name, text)
 
@@ -233,9 +246,13 @@ def read_file(source: str, kind: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or holds something else.
     """
+    path = Path(source).expanduser()
     try:
-        text = Path(source).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        if stat.S_ISFIFO(path.stat().st_mode):  # which nobody may ever write to
+            raise ConfigError(f"cannot read {kind} {source}: it is no file")
+        with path.open() as file:
+            text = file.read(yaml_text.MOST_CHARACTERS + 1)
+    except (OSError, ValueError) as error:  # ValueError: no text, or a path that cannot be one
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"cannot read {kind} {source}: {reason}") from None
     return _keys(source, text)
@@ -243,14 +260,13 @@ def read_file(source: str, kind: str) -> dict[str, Any]:
 
 def _keys(source: str, text: str) -> dict[str, Any]:
     try:
-        content = _parse(text)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise ConfigError(f"{source} is not valid YAML{where}: {problem}") from None
+        content = yaml_text.parse(text)
+    except yaml_text.Refused as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except yaml_text.NotYaml as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from None
     if content is None:
-        return {}
+        raise ConfigError(f"{source} is empty; it must hold keys and values")
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold keys and values, not a {type(content).__name__}")
     return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
@@ -271,36 +287,28 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # longer than a path can be
+    except (OSError, ValueError):  # longer than a path can be, or none at all
         return False
-
-
-class _Loader(yaml.SafeLoader):
-    """Also reads 2e8 and 1e-4 as numbers, which YAML 1.1 takes for words."""
-
-
-_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _parse(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def _assign(content: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
+    if len(groups) > _MOST_GROUPS:
+        raise ConfigError(f"unknown key {key}")
     node = content
     for depth, group in enumerate(groups):
         child: Any = node.setdefault(group, {})
         if not isinstance(child, dict):
             raise ConfigError(f"{key}: {'.'.join(groups[: depth + 1])} is a value, not a group")
         node = cast(dict[str, Any], child)
+    old = node.get(last)
+    if isinstance(old, dict) and isinstance(value, dict):  # as a file on top of its base
+        value = _merge(cast(dict[str, Any], old), cast(dict[str, Any], value))
     node[last] = value
 
 
 def _nearest(word: str, candidates: Sequence[str]) -> str | None:
-    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word[:100], candidates, n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else None
 
 
@@ -331,11 +339,16 @@ def _explain(fault: ErrorDetails) -> str:
     path = list(fault["loc"])
     key = ".".join(str(part) for part in path)
     value = fault["input"]
+    if not path:  # no text that could be shown, as bytes of another encoding
+        return "a key is not text; keys are those of docs/configuration.md"
     if fault["type"] == "extra_forbidden":
         siblings = list(_group(path).model_fields)
         prefix = key[: -len(str(path[-1]))]
         nearest = _nearest(str(path[-1]), siblings)
-        if nearest is None:
+        if key in _all_keys():  # dotted, as on the command line
+            group, _, last = key.rpartition(".")
+            nearest = f"in a file, {last} stands below {group.replace('.', ': ')}:"
+        elif nearest is None:
             nearest = _nearest(key, _all_keys())
         elif prefix:
             nearest = nearest.replace("'", f"'{prefix}", 1)

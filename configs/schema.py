@@ -1,13 +1,13 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
+import os
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationInfo,
     create_model,
     field_validator,
@@ -15,6 +15,22 @@ from pydantic import (
 )
 
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
+
+
+def without_truth(value: Any, annotation: Any) -> Any:
+    """A value for a key of this type, which pydantic would also make of true and false.
+
+    Raises:
+        ValueError: it is one of them, or holds one, where numbers are expected.
+    """
+    values = cast(list[Any], value) if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) for item in values) and _takes_numbers(annotation):
+        raise ValueError("must be a number")
+    return value
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
 
 
 class _Group(BaseModel):
@@ -29,10 +45,7 @@ class _Group(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation: Any = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and (annotation is int or annotation is float):
-            raise ValueError("must be a number")
-        return value
+        return without_truth(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class EnvironmentConfig(_Group):
@@ -42,15 +55,15 @@ class EnvironmentConfig(_Group):
     """Where the game comes from. two_colours runs on the learner's device, without actors."""
     game: str = "pong"
     """Atari: a name from `bmg games`. Gymnasium: an environment id. Else the suite's own name."""
-    frame_skip: int = Field(default=4, ge=1)
+    frame_skip: int = Field(default=4, ge=1, le=1_000)
     """Emulator frames for each step, the action repeated; 1 where nothing is skipped."""
-    frame_stack: int = Field(default=4, ge=1)
+    frame_stack: int = Field(default=4, ge=1, le=1_000)
     """Frames in an observation; Atari only, else 1."""
     sticky_actions: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that the emulator repeats the last action (Machado et al. 2018 use 0.25)."""
     full_action_space: bool = False
     """All 18 actions (Skiing: 9) instead of the game's own."""
-    noop_max: int = Field(default=30, ge=0)
+    noop_max: int = Field(default=30, ge=0, le=10_000)
     """At most this many no-ops begin an episode, a uniform draw from 0."""
     max_episode_frames: int = Field(default=108_000, ge=1)
     """Emulator frames after which an Atari episode is cut; a cut bootstraps, an ending does not."""
@@ -118,8 +131,9 @@ class AgentConfig(_FixedValues):
     q_lambda, whose epsilon q_lambda_bmg learns."""
     network: Literal["shallow", "shallow_atari", "deep", "separate"] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
-    its three for Atari; deep: residual. Vector observations: two dense layers of 128, whatever of
-    these is set; separate: two of 256 for the policy and two more for the value."""
+    its three for Atari; deep: residual. They take images [H, W, C] of at least 20, 36 and 1 pixels
+    a side. Vector observations: two dense layers of 128, whatever of these is set; separate: two
+    of 256 for the policy and two more for the value."""
     auxiliary_heads: int = Field(default=0, ge=0, le=16)
     """More policies and values on the same torso, each with its own hyper-parameters; they never
     act."""
@@ -237,7 +251,7 @@ class MetaConfig(_Group):
     last so many unrolls (q_lambda: steps)."""
     context_normalised: bool = True
     """They are normalised by their mean and deviation since the start of the run, then squashed."""
-    hidden: list[PositiveInt] = [32]
+    hidden: list[Annotated[int, Field(ge=1, le=2**20)]] = Field(default=[32], max_length=64)
     """Widths of that network's hidden layers; [] makes it linear."""
     outer: OuterConfig = OuterConfig()
     """See below."""
@@ -363,3 +377,8 @@ class Config(_Group):
     """See below."""
     logging: LoggingConfig = LoggingConfig()
     """See below."""
+
+    @field_validator("hyperparameters_from")
+    @classmethod
+    def _in_home(cls, value: str | None) -> str | None:
+        return None if value is None else os.path.expanduser(value)

@@ -1,12 +1,21 @@
 """From a sweep file to its trials: base configuration, variants, and a grid over any keys."""
 
+import collections
 import importlib.resources
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from configs.load import (
     SWEEPS,
@@ -18,13 +27,23 @@ from configs.load import (
     read_file,
     read_named,
 )
+from configs.schema import without_truth
 
 ALL_GAMES = "atari57"  # as a value of env.game: all of them
+_MOST_TRIALS = 20_000  # whose configurations are loaded and checked in a minute
+_LONGEST_NAME = 200  # bytes; a file system takes 255, and the log of a trial has a suffix
 _Name = Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]  # of run folders
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return without_truth(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class TrialResources(_Group):
@@ -121,6 +140,8 @@ def load_sweep(source: str, overrides: Sequence[str], games: Sequence[str]) -> S
         config = SweepConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigErrors([_explain(source, fault) for fault in error.errors()]) from None
+    if not (config.set or config.variants or config.grid or "base" in config.model_fields_set):
+        raise ConfigErrors([f"{source}: nothing to run; it has no base, set, variants or grid"])
     name = name_of(source.removeprefix(f"{SWEEPS}/"))
     return Sweep(name, config, _trials(name, config, only, extra, games))
 
@@ -137,10 +158,16 @@ def _trials(
         known = ", ".join(variants)
         raise ConfigErrors([f"variants={key}: there are {known}" for key in unknown])
     variants = {key: value for key, value in variants.items() if only is None or key in only}
+    settings_of = {"set": config.set} | {f"variants.{key}": v for key, v in variants.items()}
+    if twice := [f for where, keys in settings_of.items() for f in _twice(where, keys)]:
+        raise ConfigErrors(twice)
     grid = {
         key: [*itertools.chain(*(games if value == ALL_GAMES else [value] for value in values))]
         for key, values in config.grid.items()
     }
+    if (count := len(variants) * math.prod(map(len, grid.values()))) > _MOST_TRIALS:
+        sizes = " x ".join(str(len(values)) for values in ([*variants], *grid.values()))
+        raise ConfigErrors([f"the sweep has {sizes} = {count:,} trials; at most {_MOST_TRIALS:,}"])
     trials: list[Trial] = []
     for variant, settings in variants.items():
         base = str(settings.get("base", config.base))
@@ -149,14 +176,28 @@ def _trials(
             point = dict(zip(grid, values, strict=True))
             keys = {"name": variant, **flat(config.set), **own, **point}
             parts = [variant, *(_part(key, value) for key, value in point.items())]
-            written = [f"{key}={json.dumps(value, default=str)}" for key, value in keys.items()]
+            written = [
+                f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()
+            ]
             trials.append(Trial("-".join(parts), variant, base, (*written, *extra)))
-    names = [trial.name for trial in trials]
-    if twice := sorted({trial for trial in names if names.count(trial) > 1}):
-        raise ConfigErrors([f"trial {trial} comes twice; a value is repeated" for trial in twice])
+    names = collections.Counter(trial.name for trial in trials)
+    if repeated := sorted(trial for trial, times in names.items() if times > 1):
+        raise ConfigErrors(
+            [f"trial {trial} comes twice; a value is repeated" for trial in repeated]
+        )
+    if long := [trial for trial in names if len(trial.encode()) > _LONGEST_NAME]:
+        raise ConfigErrors([f"trial {long[0]}: longer than {_LONGEST_NAME} bytes, as a folder's"])
     if not trials:
         raise ConfigErrors(["the sweep has no trials: a list of its grid is empty"])
     return tuple(trials)
+
+
+def _twice(where: str, settings: dict[str, Any]) -> list[str]:
+    """Faults of keys that stand there dotted and in a group; the first would be lost."""
+    keys = collections.Counter(
+        key for name, value in settings.items() for key in flat({name: value})
+    )
+    return [f"{where}: {key} stands twice; keep one" for key, times in keys.items() if times > 1]
 
 
 def _part(key: str, value: Any) -> str:

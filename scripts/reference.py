@@ -17,6 +17,15 @@ A run is configured by a YAML file, by name (`atari/quickstart`) or by path, and
 overrides with dotted keys: `bmg train atari/quickstart env.game=breakout seed=3`. Keys that a file
 leaves out have the defaults below. The resolved configuration stands in the run folder's
 `config.yaml`, and `bmg train RUN_DIR/config.yaml` repeats the run.
+
+Files and values are a core of YAML 1.2: text, decimal numbers (`010` is ten, `1_000_000` a
+million, `2e8` a whole number where one is asked for), `true` and `false`, `null`, lists and groups.
+`1:00:00`, `2024-01-01` and `off` are text. A key that stands twice in a group is refused, with both
+lines; so is what is nested more than 20 levels deep or stands for more than 20,000 values, aliases
+included. A group on the command line (`meta={inner_steps: 2}`) is laid over the file's. `~` is the
+home folder wherever a path is asked for. What surely cannot fit into the machine's memory is
+refused with the sum, before anything is created; `meta` keys on the command line that act nowhere,
+because nothing is learned, are told.
 """
 
 

@@ -1,9 +1,11 @@
 """Configuration files, overrides, and one readable line for each fault."""
 
+import os
+
 import pytest
 import yaml
 
-from configs.load import ConfigError, dump, load, named_configs
+from configs.load import ConfigError, ConfigErrors, dump, load, named_configs
 from configs.schema import Config
 
 
@@ -24,6 +26,8 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
     assert load("atari/quickstart", ["seed=1", "seed=2"]).seed == 2
     assert load("atari/quickstart", ["total_frames=2e8"]).total_frames == 200_000_000
     assert load("atari/quickstart", ["name=2024-13-45"]).name == "2024-13-45"
+    assert load("atari/quickstart", ["name=2024-01-05"]).name == "2024-01-05"
+    assert load("atari/quickstart", ["seed=010"]).seed == 10
     assert load("atari/quickstart", ["actors.ray_address="]).actors.ray_address is None
 
 
@@ -46,6 +50,15 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
         ("env=3", ["env=3"]),
         ("name=a b", ["name=a b"]),
         ("actors.count=true", ["actors.count=True", "number"]),
+        ("meta.upper.discount=true", ["meta.upper.discount=True", "number"]),
+        ("evaluation.max_episode_frames=true", ["max_episode_frames=True", "number"]),
+        ("meta.hidden=[8, true]", ["meta.hidden=[8, True]", "number"]),
+        ("total_frames=1:00:00", ["total_frames=1:00:00", "integer"]),
+        ("meta={learned: [discount], learned: []}", ["meta: line 1", "'learned' stands twice"]),
+        ("env.frame_stack=1e9", ["env.frame_stack=1000000000", "1000"]),
+        ("a." * 5_000 + "b=1", ["unknown key a.a."]),
+        ("\udcff=1", ["a key is not text"]),
+        ("name=\udcff", ["name="]),
         ("learner.learning_rate=.inf", ["learner.learning_rate=inf", "finite"]),
         ("actors.count=99999999999999999999", ["actors.count"]),
     ],
@@ -67,6 +80,13 @@ def test_bad_overrides_are_one_line_that_names_the_key(override, parts):
         (b"\xff\xfe\x00", "not text"),
         (b"\tx: 1", "not valid YAML"),
         (b"env:\n  gme: pong\n", "'env.game'"),
+        (b"learner: {batch_size: 64}\nlearner: {devices: 0}", "line 2, column 1: 'learner' stands"),
+        (b"env:\n  game: pong\n  game: qbert", "line 3, column 3: 'game' stands twice"),
+        (b"meta.learned: [discount]", "in a file, learned stands below meta:"),
+        (b"", "is empty"),
+        (b"# base: atari/bmg\n", "is empty"),
+        (b'base: "a\\0.yaml"', "it is not text"),
+        (b'"\\ud800": 1', "line 1, column 1"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, content, part):
@@ -76,6 +96,41 @@ def test_bad_files_are_one_line(tmp_path, content, part):
         load(str(file))
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_fault_is_told():
+    with pytest.raises(ConfigErrors) as caught:
+        load("catch/impala", ["seed=x", "learner.bach_size=3", "name=a b\nc"])
+    told = caught.value.faults
+    assert [fault.split(":")[0].split(";")[0] for fault in told] == [
+        *("name=a b c", "seed=x", "unknown key learner.bach_size")
+    ]
+
+
+def test_a_group_on_the_command_line_is_laid_over_the_file_s():
+    """As a file over its base; it is not taken for the whole group."""
+    config = load("atari/bmg", ["meta={inner_steps: 2, outer: {discount: 0.9}}"])
+    assert (config.meta.inner_steps, config.meta.outer.discount) == (2, 0.9)
+    assert config.meta.bootstrap_steps == load("atari/bmg").meta.bootstrap_steps == 4
+
+
+def test_what_an_alias_stands_for_is_changed_alone(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("base: catch/bmg\nmeta: {outer: &o {discount: 0.9}, upper: *o}\n")
+    meta = load(str(file), ["meta.outer.discount=0.8"]).meta
+    assert (meta.outer.discount, meta.upper.discount) == (0.8, 0.9)
+
+
+def test_a_pipe_that_nobody_writes_to_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="it is no file"):
+        load(str(tmp_path / "pipe.yaml"))
+
+
+def test_paths_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("base: catch/impala\nhyperparameters_from: ~/run\n")
+    assert load("~/own.yaml").hyperparameters_from == str(tmp_path / "run")
 
 
 def test_unknown_names_suggest_the_nearest():

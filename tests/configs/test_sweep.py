@@ -80,6 +80,20 @@ def test_overrides_narrow_the_grid():
         ("grid: {seed: [1, 1]}", ["comes twice"]),
         ("variants: {../away: {}}", ["variants"]),
         ("resources: {gpus: 1.5}", ["resources.gpus=1.5"]),
+        ("resources: {cpus: .inf, gpus: .nan}", ["resources.cpus=inf", "resources.gpus=nan"]),
+        ("resources: {cpus: true}\nretries: true", ["resources.cpus=True", "retries=True"]),
+        ("{}", ["nothing to run"]),
+        ("retries: 2", ["nothing to run"]),
+        (
+            "set: {agent: {discount: 0.9}, agent.discount: 0.8}",
+            ["set: agent.discount stands twice"],
+        ),
+        ("variants: {a: {seed: 1}, b: {meta: {x: 1}, meta.x: 2}}", ["variants.b: meta.x stands"]),
+        (
+            f"grid: {{seed: &a {[*range(100)]}, actors.count: *a, learner.epsilon: *a}}",
+            ["1 x 100 x 100 x 100 = 1,000,000 trials; at most 20,000"],
+        ),
+        (f"grid: {{hyperparameters_from: [{'x' * 300}]}}", ["longer than 200 bytes"]),
     ],
 )
 def test_faults_of_the_file(tmp_path, text, faults):
@@ -88,6 +102,19 @@ def test_faults_of_the_file(tmp_path, text, faults):
     lines = str(error.value).splitlines()
     assert len(lines) == len(faults)
     assert all(any(fault in line for line in lines) for fault in faults)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "grid: {seed: [1]}\ngrid: {seed: [2]}"])
+def test_files_that_say_nothing_or_say_it_twice(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"is empty|line 2, column 1: 'grid' stands twice"):
+        load_sweep(_write(tmp_path, text), (), _GAMES)
+
+
+def test_any_text_reaches_a_trial(tmp_path):
+    path = tmp_path / "\u65e5\U0001f600"
+    source = _write(tmp_path, f'set: {{hyperparameters_from: "{path}"}}')
+    (trial,) = load_sweep(source, (), _GAMES).trials
+    assert load(trial.source, trial.overrides).hyperparameters_from == str(path)
 
 
 def test_names():
