@@ -109,9 +109,7 @@ def _pixel_scale(x: jax.Array) -> float:
 
 
 def _flatten(x: jax.Array) -> jax.Array:
-    """[N, H, W, C] to [N, features]; the error is a user's whose images are too small."""
-    if 0 in x.shape:
-        raise ValueError("the images are too small for its convolutions, which leave no pixel")
+    """[N, H, W, C] to [N, features]."""
     return x.reshape(x.shape[0], -1)
 
 
@@ -190,11 +188,59 @@ def _policy(num_actions: int, name: str) -> hk.Linear:
     return hk.Linear(num_actions, w_init=hk.initializers.TruncatedNormal(0.01), name=name)
 
 
+class _ImageTorso(NamedTuple):
+    apply: Callable[[jax.Array], jax.Array]
+    smallest: int  # height and width of which its convolutions leave a pixel
+
+
 _IMAGE_TORSOS = {
-    "shallow": _shallow_torso,
-    "shallow_atari": _shallow_atari_torso,
-    "deep": _deep_torso,
+    "shallow": _ImageTorso(_shallow_torso, 20),
+    "shallow_atari": _ImageTorso(_shallow_atari_torso, 36),
+    "deep": _ImageTorso(_deep_torso, 1),
 }
+
+
+def check_observations(name: str, observation_shape: tuple[int, ...]) -> None:
+    """Refuses observations that a network cannot take, or would take for something else.
+
+    Args:
+        name: of the network, as for `make_network`.
+        observation_shape: of one observation.
+
+    Raises:
+        ValueError: says which network to use, or which shape is expected.
+    """
+    shape, text = observation_shape, list(observation_shape)
+    if len(shape) not in (1, 3) or 0 in shape:
+        raise ValueError(f"observations of shape {text} are neither [features] nor [H, W, C]")
+    if name == "separate":
+        if len(shape) != 1:
+            raise ValueError(f"it takes vectors, not observations of shape {text}; use deep")
+        return
+    if len(shape) == 1:
+        return
+    height, width, _ = shape
+    if _has_channels_first(shape):
+        raise ValueError(
+            f"observations of shape {text} look like [C, H, W]; it takes [H, W, C], so move the "
+            "channels to the end in a wrapper of the environment"
+        )
+    smallest = _IMAGE_TORSOS[name].smallest
+    if min(height, width) < smallest:
+        fitting = [n for n, t in _IMAGE_TORSOS.items() if t.smallest <= min(height, width)]
+        raise ValueError(
+            f"images [H, W, C] of {text} are too small for it: it takes {smallest} x {smallest} "
+            f"and more; use agent.network={' or '.join(fitting)}"
+        )
+
+
+def _has_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether [C, H, W] is the only likely reading: grey, colour or four frames, nearly square.
+
+    A board of 4 x 4 with 16 kinds of pieces is [H, W, C].
+    """
+    first, *size = shape
+    return first in (1, 3, 4) and min(size) >= 7 and max(size) <= 2 * min(size)
 
 
 def make_network(
@@ -219,19 +265,13 @@ def make_network(
         heads: additional ones.
 
     Raises:
-        ValueError: the observation is neither an image nor a vector; by `init`, when images are
-            too small for the network.
+        ValueError: by `check_observations`.
     """
+    check_observations(name, observation_shape)
     rank = len(observation_shape)
-    if rank not in (1, 3):
-        raise ValueError(f"an observation of shape {observation_shape} is no image and no vector")
     separate = name == "separate"
-    if separate and rank != 1:
-        raise ValueError(
-            f"it takes vectors, and an observation of shape {observation_shape} is none"
-        )
     vector_torso = _wide_flat_torso if separate else _flat_torso
-    torso = vector_torso if rank == 1 else _IMAGE_TORSOS[name]
+    torso = vector_torso if rank == 1 else _IMAGE_TORSOS[name].apply
 
     def forward(observation: jax.Array) -> NetworkOutput:
         features = torso(observation)

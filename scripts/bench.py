@@ -44,10 +44,11 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         return bench_on_device.bench(source, overrides, seconds)
     variants = _variants(config, source, overrides)
 
-    from scripts import build, runtime
+    from scripts import build, memory, runtime
 
     runtime.use_compilation_cache()
     probe = build.probe_environment(config)
+    memory.check_memory(config, probe)
     agent = build.build_agent(config, probe)
     stages = {
         "environment": _environment(config),

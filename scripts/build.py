@@ -13,7 +13,7 @@ from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentRefused
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec
-from agents.networks import Heads, Network, Params, make_network
+from agents.networks import Heads, Network, Params, check_observations, make_network
 from agents.trajectory import learner_view
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config
@@ -107,7 +107,12 @@ def build_replay(config: Config, starts: int) -> Replay | None:
 
 
 def build_network(config: Config, probe: Probe) -> Network:
-    """Policy and value network."""
+    """Policy and value network.
+
+    Raises:
+        ConfigError: it cannot take the environment's observations.
+    """
+    check_network(config, probe)
     return make_network(
         config.agent.network,
         probe.num_actions,
@@ -121,11 +126,26 @@ def build_network(config: Config, probe: Probe) -> Network:
     )
 
 
+def check_network(config: Config, probe: Probe) -> None:
+    """Refuses observations that the network cannot take.
+
+    Raises:
+        ConfigError: names a network or a shape that can be.
+    """
+    try:
+        check_observations(config.agent.network, probe.observation_shape)
+    except ValueError as error:
+        raise ConfigError(
+            f"agent.network={config.agent.network}: {error} (env.game={config.env.game})"
+        ) from error
+
+
 def build_agent(config: Config, probe: Probe) -> Agent:
     """Network, learner and first state.
 
     Raises:
-        ConfigError: the batch does not divide over the devices.
+        ConfigError: the batch does not divide over the devices, or the network cannot take the
+            observations.
     """
     network = build_network(config, probe)
     optimizer = inner_optimizer(config)
@@ -142,13 +162,7 @@ def build_agent(config: Config, probe: Probe) -> Agent:
         schedule=algorithm.schedule,
         describe=algorithm.describe,
     )
-    try:
-        params = network.init(jax.random.key(config.seed))
-    except ValueError as error:
-        raise ConfigError(
-            f"agent.network={config.agent.network}: {error} (env.game={config.env.game}, "
-            f"observations {list(probe.observation_shape)})"
-        ) from error
+    params = network.init(jax.random.key(config.seed))
     state = init_learner_state(
         init_inner_state(params, optimizer),
         algorithm.meta_params,

@@ -14,7 +14,7 @@ from actors.environments import atari_games
 from actors.environments.vector import EnvironmentSpec
 from actors.ray_address import ask_head
 from agents.hyperparameters import HYPERPARAMETERS
-from configs.load import ConfigError
+from configs.load import ConfigError, ConfigErrors
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.run_folder import LOCK
 
@@ -61,15 +61,28 @@ def check(config: Config) -> None:
     """Refuses configurations that cannot run, without importing jax or ray.
 
     Raises:
-        ConfigError: one line that names the key, the value and what is allowed.
+        ConfigErrors: each line names a key, its value and what is allowed.
     """
-    for part in _CHECKS:
-        part(config)
+    if faults := all_faults(config):
+        raise ConfigErrors(faults)
 
 
 def all_faults(config: Config) -> list[str]:
-    """Every line that `check` could raise; a fault may cause others."""
-    return _faults(config, _CHECKS)
+    """Every line that `check` would tell.
+
+    What is wrong with the game or the algorithm comes alone: it would cause others.
+    """
+    return _faults(config, _FIRST_CHECKS) or _faults(config, _CHECKS)
+
+
+def keys_without_effect(config: Config, overrides: Sequence[str]) -> list[str]:
+    """Keys of `meta` that overrides set, where no hyper-parameter is learned."""
+    if learns(config):
+        return []
+    keys = dict.fromkeys(override.partition("=")[0] for override in overrides)
+    # An outer value head is learned under meta.outer by whatever algorithm.
+    acts = "meta.outer" if config.agent.outer_value_head else "none"
+    return [key for key in keys if key.split(".")[0] == "meta" and not key.startswith(acts)]
 
 
 def faults_of_game(config: Config) -> list[str]:
@@ -282,7 +295,7 @@ def _check_learned(config: Config) -> None:
                 f"{', '.join(HYPERPARAMETERS)}"
             )
     if config.hyperparameters_from is not None:
-        if not (Path(config.hyperparameters_from) / "metrics.jsonl").is_file():
+        if not os.path.isfile(Path(config.hyperparameters_from) / "metrics.jsonl"):
             raise ConfigError(
                 f"hyperparameters_from={config.hyperparameters_from}: holds no run (no "
                 "metrics.jsonl); give a run folder"
@@ -401,9 +414,8 @@ def _check_ray_address(address: str | None) -> None:
         )
 
 
+_FIRST_CHECKS = (_check_game, _check_algorithm)
 _CHECKS = (
-    _check_game,
-    _check_algorithm,
     _check_learned,
     _check_wandb,
     _check_processes,

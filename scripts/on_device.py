@@ -123,6 +123,12 @@ def _devices(config: Config) -> list[Any]:
     return available[:count]
 
 
+def state_bytes(config: Config, parts: Parts) -> int:
+    """Size of the learner's state of all seeds, the trajectories that it holds included."""
+    state = jax.eval_shape(parts.init, jax.random.key(config.seed))
+    return config.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
 class _Hyperparameters(NamedTuple):
     """Where an agent's hyper-parameters come from; functions of (meta-parameters, context)."""
 

@@ -22,6 +22,7 @@ from scripts.check import (
     check,
     check_run_folder,
     environment_spec,
+    keys_without_effect,
     runs_on_device,
     schedule_frames,
 )
@@ -86,6 +87,8 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     if resume:
         check_same_run(config, path)
         check_schedule(config, path)
+    for key in keys_without_effect(config, overrides):
+        _log.warning("bmg: %s acts nowhere: this run learns no hyper-parameter", key)
     if runs_on_device(config):
         from scripts.train_on_device import run
 
@@ -139,12 +142,13 @@ def check_same_run(config: Config, path: Path) -> None:
 
 
 def _run(config: Config, path: Path, resume: bool) -> int:
-    from scripts import build, runtime
+    from scripts import build, memory, runtime
 
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     _join(config)
     probe = build.probe_environment(config)
+    memory.check_memory(config, probe)
     agent = build.build_agent(with_own_schedule(config, path), probe)
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
@@ -483,13 +487,14 @@ def connect(config: Config, probe: Probe) -> None:
         return
     from actors import cluster
     from scripts.build import unroll_bytes
+    from scripts.memory import store_bytes
 
     actors = config.actors
     wanted = actors.count * actors.unrolls_in_flight * unroll_bytes(config, probe)
     try:
         cluster.connect(
             actors.ray_address,
-            object_store_bytes=2 * min(actors.max_bytes_in_flight, wanted),
+            object_store_bytes=store_bytes(config, wanted),
             cpus=math.ceil(actors.count * actors.cpus_per_actor),
         )
     except cluster.ClusterUnreachable as error:

@@ -4,10 +4,21 @@ import contextlib
 from pathlib import Path
 
 from configs.schema import Config
-from scripts import on_device, runtime
+from scripts import memory, on_device, runtime
 from scripts.check import RunFailed
 from scripts.runs import SEEDS_FILE
 from scripts.train import Record, hold, loop_settings, open_checkpoints, starting_point
+
+
+def check_memory(config: Config, parts: on_device.Parts) -> None:
+    """Refuses a run whose state surely does not fit into this machine's memory.
+
+    Raises:
+        ConfigError: one line with the sum and the keys that decide it.
+    """
+    keys = ("seeds", "learner.unroll_length", "meta.hidden", "meta.bootstrap_steps")
+    state = memory.Need("the state of all seeds", on_device.state_bytes(config, parts), keys)
+    memory.require(config, [state], memory.memory_bytes())
 
 
 def run(config: Config, path: Path, resume: bool) -> int:
@@ -25,7 +36,9 @@ def run(config: Config, path: Path, resume: bool) -> int:
     from learner.seed_curves import SeedCurves
 
     environment = on_device.build_environment(config)
-    learner = on_device.build_seeds_learner(config, on_device.build_parts(config, environment))
+    parts = on_device.build_parts(config, environment)
+    check_memory(config, parts)
+    learner = on_device.build_seeds_learner(config, parts)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     with contextlib.ExitStack() as stack:

@@ -40,7 +40,8 @@ class GymnasiumSuite:
         space = self._environment.single_observation_space
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (1, 3):
             raise EnvironmentRefused(
-                f"{spec.game}: observations are {space}, not a Box of rank 1 (vector) or 3 (image)"
+                f"{spec.game}: observations are {space}, not a Box of rank 1 (a vector) or 3 (an "
+                "image [H, W, C]); wrap the environment to make them so"
             )
         self.observation_shape = space.shape
         self.observation_dtype = np.uint8 if space.dtype == np.uint8 else np.float32

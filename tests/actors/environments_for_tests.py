@@ -138,6 +138,18 @@ class Thumbnail(Image):
     observation_space = gymnasium.spaces.Box(0, 255, (19, 24, 3), np.uint8)
 
 
+class ChannelsFirst(Image):
+    """Colour pictures as PyTorch's networks take them."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (3, 24, 24), np.uint8)
+
+
+class Empty(Image):
+    """Observes nothing."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (0,), np.uint8)
+
+
 class Stuck(Counting):
     """Can only be reset once."""
 
@@ -162,6 +174,8 @@ for environment in (
     Stuck,
     Image,
     Thumbnail,
+    ChannelsFirst,
+    Empty,
     Counting,
     Raising,
     Diverging,

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from agents.networks import (
+    _IMAGE_TORSOS,
     NetworkOutput,
     _HalfOverlapConv,
+    check_observations,
     make_network,
     without_last_logits,
 )
@@ -83,16 +85,8 @@ def test_published_sizes():
 def test_vector_observations_and_refusal():
     network = make_network("deep", 2, (4,), np.float32)
     assert network.apply(network.init(jax.random.key(0)), jnp.ones((5, 4))).value.shape == (5,)
-    with pytest.raises(ValueError, match="no image and no vector"):
+    with pytest.raises(ValueError, match="neither"):
         make_network("shallow", 2, (4, 4), np.float32)
-
-
-@pytest.mark.parametrize(("name", "size"), [("shallow", 20), ("shallow_atari", 36), ("deep", 1)])
-def test_images_that_leave_no_pixel_are_refused(name, size):
-    make_network(name, 2, (size, size, 3), np.uint8).init(jax.random.key(0))
-    if size > 1:
-        with pytest.raises(ValueError, match="too small"):
-            make_network(name, 2, (size, size - 1, 3), np.uint8).init(jax.random.key(0))
 
 
 def test_without_last_logits_nothing_else_changes():
@@ -132,3 +126,55 @@ def test_separate_networks_share_nothing():
     assert widths == sorted([(30, 256)] * 2 + [(256, 256)] * 2 + [(256, 4), (256, 1)])
     with pytest.raises(ValueError, match="vectors"):
         make_network("separate", 4, (84, 84, 4), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["shallow", "shallow_atari", "deep"])
+def test_the_smallest_images_that_a_network_takes(name):
+    """Its convolutions leave a pixel of them, and none of images that are a pixel smaller."""
+    torso, smallest = _IMAGE_TORSOS[name]
+    network = make_network(name, 2, (smallest, smallest + 4, 3), np.uint8)
+    observation = jnp.ones((1, smallest, smallest + 4, 3), jnp.uint8)
+    assert network.apply(network.init(jax.random.key(0)), observation).logits.shape == (1, 2)
+    if smallest > 1:
+        with pytest.raises((ZeroDivisionError, RuntimeWarning)):
+            hk.transform(torso).init(jax.random.key(0), observation[:, 1:])
+        with pytest.raises(
+            ValueError, match=rf"too small.*{smallest} x {smallest}.*network=.*deep"
+        ):
+            make_network(name, 2, (smallest - 1, smallest + 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("shallow", (7, 7, 3), r"too small for it: it takes 20 x 20 and more; .*network=deep$"),
+        ("shallow_atari", (28, 28, 1), r"use agent.network=shallow or deep$"),
+        ("deep", (3, 64, 64), r"\[3, 64, 64\] look like \[C, H, W\]; it takes \[H, W, C\]"),
+        ("shallow", (4, 84, 84), r"look like \[C, H, W\]"),
+        ("deep", (1, 28, 28), r"look like \[C, H, W\]"),
+        ("deep", (3, 7, 7), r"look like \[C, H, W\]"),
+        ("shallow", (0,), r"\[0\] are neither \[features\] nor \[H, W, C\]"),
+        ("deep", (8, 0, 3), r"neither \[features\] nor \[H, W, C\]"),
+        ("deep", (84, 84), r"neither \[features\] nor \[H, W, C\]"),
+        ("separate", (84, 84, 4), "it takes vectors.*use deep"),
+    ],
+)
+def test_observations_that_are_refused(name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        make_network(name, 2, shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("deep", (4, 4, 16)),  # a board and the kinds of its pieces
+        ("deep", (10, 10, 7)),
+        ("deep", (3, 30, 4)),
+        ("deep", (3, 5, 16)),
+        ("shallow", (64, 64, 64)),
+        ("shallow", (4,)),
+        ("separate", (4,)),
+    ],
+)
+def test_unusual_observations_that_are_taken(name, shape):
+    check_observations(name, shape)

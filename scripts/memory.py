@@ -1,0 +1,124 @@
+"""Whether a run can fit into this machine's memory, before anything of it is created."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from configs.load import ConfigError
+from configs.schema import Config
+from scripts.build import Probe, composition, unroll_bytes
+from scripts.check import new_unrolls, part_of_process, total_updates
+
+_ACTOR_BYTES = 64 * 2**20  # of an actor's process; in truth it takes more, before its first step
+_EMULATOR_BYTES = 2**19  # of a game of Atari; about 1.5 MB were measured
+
+
+class Need(NamedTuple):
+    """A part of what a run keeps in memory."""
+
+    name: str
+    bytes: int
+    keys: tuple[str, ...]  # that decide it
+
+
+def check_memory(config: Config, probe: Probe) -> None:
+    """Refuses a run that surely takes more memory than this machine has.
+
+    Only what is there at the same time at the least is counted: no activations of a network, no
+    copies. So a run that is not refused may still be too large.
+
+    Raises:
+        ConfigError: one line with the sum and the keys that decide it.
+    """
+    require(config, _needs(config, probe), memory_bytes())
+    actors = config.actors
+    if actors.runtime == "ray" and actors.ray_address is None:
+        wanted = actors.count * actors.unrolls_in_flight * unroll_bytes(config, probe)
+        keys = ("actors.max_bytes_in_flight", "actors.unrolls_in_flight")
+        store = Need("Ray's object store", store_bytes(config, wanted), keys)
+        available = psutil.virtual_memory().available  # all of which Ray sets aside at once
+        require(config, [store], min(available, memory_bytes()))
+
+
+def store_bytes(config: Config, wanted: int) -> int:
+    """Shared memory for the unrolls in flight, and as many that are being learned from."""
+    return 2 * min(config.actors.max_bytes_in_flight, wanted)
+
+
+def _needs(config: Config, probe: Probe) -> list[Need]:
+    part, parts = part_of_process(config), composition(config)
+    steps, envs = config.learner.unroll_length, config.actors.envs_per_actor
+    # Beside the observation of each step: action, reward, discount, validity and the logits.
+    unroll = unroll_bytes(config, probe) // envs + steps * (13 + 4 * probe.num_actions)
+    batches = parts.online_batches + parts.bootstrap_batches
+    sizes = ("learner.batch_size", "learner.unroll_length")
+    many = ("meta.inner_steps", "meta.bootstrap_steps") if batches > 1 else ()
+    needs = [Need("batches", batches * part.learner.batch_size * unroll, (*sizes, *many))]
+    if parts.needs_replay:
+        played = total_updates(config) * new_unrolls(part) * unroll
+        replayed = min(config.replay.max_bytes, played)
+        needs.append(Need("replay", replayed, ("replay.max_bytes",)))
+    actors = config.actors
+    if actors.runtime == "in_process" or actors.ray_address is None:
+        emulator = _EMULATOR_BYTES if config.env.suite == "atari" else 0
+        each = envs * (emulator + unroll // steps)
+        if actors.runtime == "ray":
+            each += _ACTOR_BYTES
+        keys = ("actors.count", "actors.envs_per_actor")
+        needs.append(Need("actors", actors.count * each, keys))
+    return needs
+
+
+def require(config: Config, needs: list[Need], memory: int) -> None:
+    """Refuses what does not fit into so many bytes.
+
+    Raises:
+        ConfigError: one line with the sum, and the keys of the largest part.
+    """
+    total = sum(need.bytes for need in needs)
+    if total <= memory:
+        return
+    needs = sorted(needs, key=lambda need: -need.bytes)
+    keys = ", ".join(f"{key}={_value(config, key)}" for key in needs[0].keys)
+    told = " + ".join(f"{need.name} {_gib(need.bytes)}" for need in needs if need.bytes > 2**26)
+    raise ConfigError(
+        f"{keys}: this run needs at least {_gib(total)} of memory ({told}), and this machine has "
+        f"{_gib(memory)}; make them smaller"
+    )
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or what its control group may take of it, and swap space."""
+    limits = [psutil.virtual_memory().total]
+    for file in _limit_files():
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return min(limits) + psutil.swap_memory().total
+
+
+def _limit_files() -> list[Path]:
+    """Of this process's control group (version 2) and those around it, and of version 1."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    group = root / own.lstrip("/")
+    groups = [group, *group.parents]
+    files = [folder / "memory.max" for folder in groups if folder.is_relative_to(root)]
+    return [*files, root / "memory" / "memory.limit_in_bytes"]
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
