@@ -9,6 +9,8 @@ import warnings
 from typing import NoReturn
 
 _BENCH_CONFIG = "atari/quickstart"
+_LONGEST_LINE = 300  # of a refusal: a screen or two; what goes beyond is a value that was given
+_LONGEST_REASON = 2_000  # of a failed run, with its folder, or the names of many failed trials
 _OURS = ("agents", "actors", "learner", "configs", "scripts")
 
 
@@ -16,7 +18,7 @@ class _Parser(argparse.ArgumentParser):
     """One readable line for bad usage, as for bad configuration."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"bmg: {message} (see {self.prog} --help)", file=sys.stderr)
+        _complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(2)
 
 
@@ -41,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="dotted configuration keys"
     )
-    train.add_argument("--run-dir", help="default: runs/NAME-DATE-TIME")
+    train.add_argument("--run-dir", type=_path, help="default: runs/NAME-DATE-TIME")
     train.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
 
     evaluate = command(
@@ -49,10 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         "Plays a run's newest good checkpoint and writes evaluation.json.",
         "bmg evaluate runs/b --episodes 20 --video b.mp4",
     )
-    evaluate.add_argument("run_dir")
+    evaluate.add_argument("run_dir", type=_path)
     evaluate.add_argument("--episodes", type=_positive, help="default: 10")
     evaluate.add_argument("--seed", type=_seed, default=1_000_000)
-    evaluate.add_argument("--video", metavar="FILE.mp4", help="also records one episode")
+    evaluate.add_argument(
+        "--video", metavar="FILE.mp4", type=_path, help="also records one episode"
+    )
     evaluate.add_argument(
         "--protocol",
         choices=("training", "noops", "sticky"),
@@ -85,9 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         "bmg report runs/bmg runs/actor_critic --out figures",
     )
     report.add_argument(
-        "run_dirs", nargs="+", metavar="DIR", help="run folders, or folders of them as of a sweep"
+        "run_dirs",
+        nargs="+",
+        metavar="DIR",
+        type=_path,
+        help="run folders, or folders of them as of a sweep",
     )
-    report.add_argument("--out", help="default: the folder, or `report` for several")
+    report.add_argument("--out", type=_path, help="default: the folder, or `report` for several")
     report.add_argument(
         "--mix",
         action="append",
@@ -118,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="of the sweep (retries, resources.cpus, variants), its grid, or all its trials",
     )
-    sweep.add_argument("--results", metavar="DIR", help="default: results/NAME")
+    sweep.add_argument("--results", metavar="DIR", type=_path, help="default: results/NAME")
     sweep.add_argument("--resume", action="store_true", help="runs what is not finished in DIR")
     sweep.add_argument(
         "--dry-run", action="store_true", help="lists the trials and estimates their time"
@@ -142,6 +150,16 @@ def _parse() -> argparse.Namespace:
         options.overrides = [options.config, *options.overrides]
         options.config = _BENCH_CONFIG
     return options
+
+
+def _path(text: str) -> str:
+    """A path as it was meant: `--run-dir=~/x` reaches us as it stands, unlike `--run-dir ~/x`."""
+    path = os.path.expanduser(text)
+    if not path:
+        raise argparse.ArgumentTypeError("must not be empty")
+    if path.startswith("~"):
+        raise argparse.ArgumentTypeError(f"{text}: no such user; write ./{text} if it is a name")
+    return path
 
 
 def _positive(text: str) -> int:
@@ -208,8 +226,15 @@ class _CurrentStderr(logging.StreamHandler):
         del value
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _complain(text: str, longest: int = _LONGEST_LINE) -> None:
+    """Writes one line to stderr, whatever a user's values hold; the middle of a long one is cut."""
+    line = " ".join(f"bmg: {text}".split())
+    # A terminal would obey what is not printable.
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(line) > longest:
+        half = (longest - 5) // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    print(line, file=sys.stderr)
 
 
 def _foreign_owner(error: ImportError) -> str | None:
@@ -237,13 +262,14 @@ def main() -> None:
         try:
             status = _dispatch(options)
         except ConfigErrors as error:
-            print("\n".join(f"bmg: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            for fault in error.faults:
+                _complain(fault)
             status = 2
         except ConfigError as error:
-            print(f"bmg: {_one_line(error)}", file=sys.stderr)
+            _complain(str(error))
             status = 2
         except RunFailed as error:
-            print(f"bmg: the run failed: {_one_line(error)}", file=sys.stderr)
+            _complain(f"the run failed: {error}", longest=_LONGEST_REASON)
             status = 1
         except KeyboardInterrupt:
             status = 130

@@ -50,7 +50,7 @@ def evaluate(
         RunFailed: all its checkpoints are damaged.
     """
     path = Path(run_dir)
-    if not (path / "config.yaml").is_file():
+    if not os.path.isfile(path / "config.yaml"):
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
     config = _on_this_machine(load(str(path / "config.yaml")))
     if runs_on_device(config):

@@ -162,10 +162,11 @@ def find_runs(paths: list[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if any((path / name).is_file() for name in _CURVES):
+        if any(os.path.isfile(path / name) for name in _CURVES):
             found.append(path)
             continue
-        inside = sorted(file.parent for name in _CURVES for file in path.rglob(name))
+        names = _CURVES if os.path.isdir(path) else ()
+        inside = sorted(file.parent for name in names for file in path.rglob(name))
         # The copy of a schedule that a run replays is part of that run.
         inside = [run for run in inside if run.name != "hyperparameters_from"]
         if not inside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -20,12 +21,20 @@ from configs.load import ConfigError, ConfigErrors
 from configs.schema import Config
 from configs.sweep import Sweep, Trial, load_sweep, plan_of
 from learner.run_folder import RunLocked, locked, replace_text
-from scripts.check import RunFailed, all_faults, check_folder, faults_of_game
+from scripts.check import (
+    RunFailed,
+    all_faults,
+    check_folder,
+    environment_spec,
+    faults_of_game,
+    keys_without_effect,
+)
 from scripts.train import check_same_run, with_own_schedule
 
 if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
     from scripts.trials import Each
 
+_log = logging.getLogger(__name__)
 _MEASURE_LINES = 8  # of metrics, after which the speed of a run is known well enough
 _MEASURE_SECONDS = 150.0
 _STORE_BYTES = 256 * 2**20
@@ -50,6 +59,10 @@ def sweep(
     plan = load_sweep(source, overrides, tuple(BY_NAME))
     folder = (Path(results) if results else Path("results") / plan.name).absolute()
     planned = _configurations(plan, folder if resume else None)
+    _require_what_they_name(planned)
+    ignored = [keys_without_effect(config, overrides) for _, config in planned]
+    for key in sorted(set.intersection(*map(set, ignored))):
+        _log.warning("bmg: %s acts nowhere: no trial learns a hyper-parameter", key)
     if dry_run:
         _dry_run(plan, planned)
         return 0
@@ -80,6 +93,8 @@ def _configurations(plan: Sweep, resumed: Path | None) -> list[Planned]:
                 found = all_faults(with_own_schedule(config, folder) if folder else config)
             elif not any(fault.startswith("env.suite=") for fault in found):
                 found += faults_of_game(config)  # other checks would blame defaults on the user
+        except ConfigErrors as error:
+            found = [*error.faults]
         except ConfigError as error:
             found = [str(error)]
         for fault in found:
@@ -89,6 +104,31 @@ def _configurations(plan: Sweep, resumed: Path | None) -> list[Planned]:
         lines = [f"{fault} (in {n} of {count} trials)" for fault, n in faults.items()]
         raise ConfigErrors(lines)
     return planned
+
+
+def _require_what_they_name(planned: list[Planned]) -> None:
+    """Looks up what only the packages themselves know, once for all trials that name the same.
+
+    Raises:
+        ConfigErrors: a matching function or an environment does not exist, or a network cannot
+            take an environment's observations.
+    """
+    from scripts import algorithms, build
+
+    def look_up(config: Config) -> None:
+        algorithms.matching_function(config)
+        if config.env.suite == "gymnasium":
+            build.check_network(config, build.probe_environment(config))
+
+    named = {(c.meta.matching, c.agent.network, environment_spec(c.env)): c for _, c in planned}
+    faults: dict[str, None] = {}
+    for config in named.values():
+        try:
+            look_up(config)
+        except ConfigError as error:
+            faults[str(error)] = None
+    if faults:
+        raise ConfigErrors([*faults])
 
 
 def _check_same_sweep(planned: list[Planned], folder: Path) -> None:
@@ -263,22 +303,28 @@ def _dry_run(plan: Sweep, planned: list[Planned]) -> None:
     cpus = plan.config.resources.cpus or max(_cpus(config) for _, config in planned)
     cpus = min(node_cpus, cpus)
     at_once = max(1, int(node_cpus // cpus))
-    seconds = 0.0
+    seconds, unknown = 0.0, list[str]()
     for variant in dict.fromkeys(trial.variant for trial, _ in planned):
         members = [item for item in planned if item.trial.variant == variant]
         rate = _measure(members[0], max(1, int(cpus)), plan.config.resources.gpus > 0)
+        if rate is None:
+            unknown.append(variant)
+            print(f"{variant}: unknown, no update in {_MEASURE_SECONDS:g} s", flush=True)
+            continue
         total = sum(config.seeds * config.total_frames for _, config in members)
-        print(f"{variant}: {rate:,.0f} frames/s alone on this machine", flush=True)
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        print(f"{variant}: {shown} frames/s alone on this machine", flush=True)
         seconds += total / rate
     hours = seconds / 3600 / at_once
+    beside = f", and the unknown time of {', '.join(unknown)}," if unknown else ""
     print(
-        f"about {hours:,.1f} hours on this machine ({cpus:g} CPUs for each trial, {at_once} "
-        "at once, if none slows another down); divide by the number of such machines"
+        f"about {hours:,.1f} hours{beside} on this machine ({cpus:g} CPUs for each trial, "
+        f"{at_once} at once, if none slows another down); divide by the number of such machines"
     )
 
 
-def _measure(planned: Planned, threads: int, gpu: bool) -> float:
-    """Frames a second of a trial in its first half minute, compilation left out.
+def _measure(planned: Planned, threads: int, gpu: bool) -> float | None:
+    """Frames a second of a trial in its first half minute; None if it has not learned by then.
 
     Raises:
         RunFailed: it does not run.
@@ -292,6 +338,7 @@ def _measure(planned: Planned, threads: int, gpu: bool) -> float:
         arguments += [f"total_frames={10**11}", "learner.learning_rate_schedule=constant"]
         arguments += ["logging.every_seconds=2", "logging.tensorboard=false"]
         lines: Sequence[dict[str, Any]] = []
+        ended = False
         with (
             log.open("w") as output,
             child([*arguments, "--run-dir", str(run)], Path.cwd(), threads, gpu, output) as process,
@@ -300,12 +347,24 @@ def _measure(planned: Planned, threads: int, gpu: bool) -> float:
             while len(lines) < _MEASURE_LINES and time.monotonic() < deadline:
                 time.sleep(0.5)
                 lines = metrics_of(run)
-                if process.poll() is not None:
+                if ended := process.poll() is not None:
                     break
-        if len(lines) < 2:
+        lines = metrics_of(run)  # the last one is written when it is ended
+        rate = _frames_per_second(lines, planned.config.seeds)
+        if rate is None and ended:
             said = (log.read_text().strip().splitlines() or ["nothing"])[-1]
             raise RunFailed(f"{planned.trial.name} could not be measured: {said}")
-    first, last = lines[len(lines) // 2 - 1], lines[-1]
-    seeds = planned.config.seeds
-    frames = seeds * (last["frames"] - first["frames"])
-    return max(1.0, frames / (last["seconds"] - first["seconds"]))
+    return rate
+
+
+def _frames_per_second(lines: Sequence[dict[str, Any]], seeds: int) -> float | None:
+    """Speed of all seeds by a run's metrics, compilation left out where they are lines enough.
+
+    Of a run so slow that it has one line, it is what it did from its start on.
+    """
+    if not lines:
+        return None
+    first = lines[len(lines) // 2 - 1] if len(lines) > 1 else {"frames": 0, "seconds": 0.0}
+    frames = lines[-1]["frames"] - first["frames"]
+    seconds = lines[-1]["seconds"] - first["seconds"]
+    return seeds * frames / seconds if frames > 0 and seconds > 0 else None

@@ -57,7 +57,9 @@ def test_configuration(tmp_path, overrides, parts):
     [
         ("NoSuchThing-v0", "NoSuchThing"),
         ("Pendulum-v1", "not Discrete"),
-        ("tests.actors.environments_for_tests:Thumbnail-v0", "too small"),
+        ("tests.actors.environments_for_tests:Thumbnail-v0", "use agent.network=deep"),
+        ("tests.actors.environments_for_tests:ChannelsFirst-v0", "it takes [H, W, C]"),
+        ("tests.actors.environments_for_tests:Empty-v0", "shape [0]"),
         ("tests.actors.environments_for_tests:Broken-v0", "there is no cartridge"),
     ],
 )
@@ -84,6 +86,28 @@ def test_no_cluster_where_ray_remembers_one(tmp_path, monkeypatch, address):
     folder = tmp_path / "run"
     result = bmg("train", "catch/impala", "actors.ray_address=auto", "--run-dir", folder)
     _refused(result, folder, "actors.ray_address=auto", address, "ray start --head")
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "part"),
+    [
+        ("catch/impala", "learner.unroll_length=1e9", "batches 2,235.2 GiB"),
+        ("two_colours/bmg", "meta.hidden=[1000000,1000000]", "GiB of memory"),
+    ],
+)
+def test_what_cannot_fit_into_memory(tmp_path, name, override, part):
+    folder = tmp_path / "run"
+    result = bmg("train", name, override, "--run-dir", folder)
+    _refused(result, folder, override.partition("=")[0], part, "make them smaller")
+
+
+def test_meta_keys_that_act_nowhere_are_told(tmp_path):
+    """Here beside what is refused; by itself it is no fault."""
+    overrides = ("agent.algorithm=impala", "meta.bootstrap_steps=3", "learner.unroll_length=1e9")
+    result = bmg("train", "catch/bmg", *overrides, "--run-dir", tmp_path / "run")
+    warning, refusal = result.stderr.splitlines()
+    assert warning.startswith("bmg: meta.bootstrap_steps acts nowhere")
+    assert "learner.unroll_length=1000000000" in refusal
 
 
 def test_files_and_folders(tmp_path):

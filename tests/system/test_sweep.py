@@ -8,6 +8,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+import scripts.sweep
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 _SWEEP = """
@@ -249,3 +250,51 @@ def test_what_no_node_has_is_refused_before_anything_is_created(tmp_path, sweep)
         assert result.returncode == 2
         assert "no node has" in result.stderr
         assert not results.exists()
+
+
+def test_what_trials_name_is_looked_up_before_any_starts(tmp_path):
+    results, file = tmp_path / "results", tmp_path / "misspelt.yaml"
+    file.write_text("""
+base: catch/bmg
+grid: {meta.matching: [kl, kll], env.suite: [catch], seed: [0, 1]}
+""")
+    result = bmg("sweep", file, "--results", results)
+    assert result.returncode == 2
+    assert "bmg: meta.matching=kll" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    file.write_text("""
+base: catch/impala
+set: {env.suite: gymnasium}
+grid: {env.game: [CartPole-v1, CartPol-v1, Pendulum-v1], seed: [0, 1]}
+""")
+    result = bmg("sweep", file, "--results", results)
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
+    assert ["CartPol-v1" in lines[0], "not Discrete" in lines[1]] == [True, True]
+    assert len(lines) == 2
+    assert not results.exists()
+
+
+def test_dry_run_of_what_is_too_slow_to_be_timed(tmp_path, sweep, monkeypatch, capsys):
+    """The list and the frames come all the same."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scripts.sweep, "_MEASURE_SECONDS", 0.5)  # not even Python has started
+    assert scripts.sweep.sweep(str(sweep(1_000)), [], None, False, True) == 0
+    shown = capsys.readouterr().out
+    assert "fast-seed1: catch/impala, 1,000 frames" in shown
+    assert "4 trials, 4,000 frames" in shown
+    assert "slow: unknown, no update in 0.5 s" in shown
+    assert "about 0.0 hours, and the unknown time of slow, fast, on this machine" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["catch.yaml"]
+
+
+def test_speed_of_a_run_by_its_metrics():
+    def speed(*lines, seeds=1):
+        rows = [{"frames": frames, "seconds": seconds} for frames, seconds in lines]
+        return scripts.sweep._frames_per_second(rows, seeds)
+
+    assert speed() is None
+    assert speed((0, 0.0)) is None
+    assert speed((960, 120.0)) == 8.0  # of one line: from the start on
+    assert speed((100, 100.0), (300, 110.0), seeds=2) == 40.0  # without compilation
+    assert speed((100, 100.0), (100, 110.0)) is None

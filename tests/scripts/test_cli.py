@@ -1,0 +1,112 @@
+"""Refusals of the command line, in this process: short lines, whatever a user has typed."""
+
+import sys
+
+import pytest
+
+from configs.load import load
+from scripts import cli
+from scripts.check import keys_without_effect
+
+_ESCAPES = "\x1b[31mred\x1b[0m"
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Runs `bmg` in an empty home and current folder, where nothing may be created."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bmg", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, errors = capsys.readouterr()
+        assert (end.value.code, out) == (2, ""), errors
+        assert list(tmp_path.iterdir()) == []
+        lines = errors.splitlines()
+        assert all(line.startswith("bmg: ") and len(line) <= 300 for line in lines)
+        return lines
+
+    return run
+
+
+@pytest.mark.parametrize("option", ["--run-dir=", "--run-dir=~nobody-of-that-name/x"])
+def test_paths_that_name_nothing(refused, option):
+    (line,) = refused("train", "catch/impala", option)
+    assert "must not be empty" in line or "no such user" in line
+
+
+def test_every_option_that_is_a_path_knows_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parse = cli._parser().parse_args
+    home = f"{tmp_path}/x.mp4"
+    assert parse(["train", "a", "--run-dir=~/x.mp4"]).run_dir == home
+    assert parse(["sweep", "a", "--results=~/x.mp4"]).results == home
+    assert parse(["report", "~/x.mp4", "--out=~/x.mp4"]).out == home
+    assert parse(["report", "~/x.mp4"]).run_dirs == [home]
+    assert parse(["evaluate", "~/x.mp4", "--video=~/x.mp4"]).video == home
+    assert parse(["evaluate", "~/x.mp4"]).run_dir == home
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "catch/impala", f"name={_ESCAPES}"),
+        ("train", "catch/impala", f"{_ESCAPES}=1"),
+        ("train", _ESCAPES),
+        (_ESCAPES,),
+        ("evaluate", f"{_ESCAPES}\u202e"),
+        ("train", "catch/impala", f"--{_ESCAPES}"),
+        ("train", "catch/impala", f"actors.ray_address={_ESCAPES}"),
+    ],
+)
+def test_a_terminal_obeys_no_value(refused, arguments):
+    (line,) = refused(*arguments)
+    assert line.isprintable()
+    assert r"\x1b[31mred" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "catch/impala", f"name={'x y' * 40_000}"),
+        ("train", "x" * 100_000),
+        ("x" * 100_000,),
+        ("train", "catch/impala", f"env.game={'[' * 3_000}"),
+        ("train", "catch/impala", f"hyperparameters_from={'x' * 100_000}"),
+        ("train", "catch/impala", f"--run-dir={'x' * 100_000}"),
+        ("evaluate", "x" * 100_000),
+        ("report", "x" * 100_000),
+        ("sweep", f"{'x' * 100_000}.yaml"),
+    ],
+)
+def test_long_values_are_cut_in_the_middle(refused, arguments):
+    assert len(refused(*arguments)) == 1
+
+
+def test_all_faults_are_told_a_line_each(refused):
+    lines = refused("train", "catch/impala", "seed=x", "learner.bach_size=3", "agent.discount=2")
+    assert [line.split()[1] for line in lines] == ["seed=x:", "agent.discount=2:", "unknown"]
+    lines = refused(
+        *("train", "catch/bmg", "meta.learned=[discont]", "seeds=3", "learner.process=4")
+    )
+    assert [line.split("=")[0] for line in lines] == [
+        *("bmg: meta.learned", "bmg: learner.process", "bmg: seeds")
+    ]
+
+
+def test_meta_keys_that_act_nowhere():
+    """Only those that were typed: a file's own meta group is no fault."""
+
+    def told(*overrides):
+        return keys_without_effect(load("catch/bmg", overrides), overrides)
+
+    typed = ("meta.bootstrap_steps=3", "meta.outer.discount=0.9", "meta.bootstrap_steps=2")
+    assert told("agent.algorithm=impala", *typed) == ["meta.bootstrap_steps", "meta.outer.discount"]
+    assert told("agent.algorithm=impala", "meta={inner_steps: 2}") == ["meta"]
+    assert told("agent.algorithm=impala", "learner.epsilon=0.1") == []
+    assert told(*typed) == []
+    # A value head is learned under the outer hyper-parameters by any algorithm.
+    head = ("agent.algorithm=impala", "agent.outer_value_head=true")
+    assert told(*head, *typed) == ["meta.bootstrap_steps"]
