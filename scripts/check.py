@@ -134,6 +134,8 @@ def _check_schedule(config: Config) -> None:
                 "leave it out, or use linear"
             )
         return
+    if new_unrolls(config) < 1:
+        return  # which `_check_batch` refuses
     horizon = schedule_frames(config)
     if horizon < config.total_frames:
         raise ConfigError(
