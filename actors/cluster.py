@@ -1,8 +1,11 @@
 """The Ray cluster under the pool: joining or starting it, what it has room for, its metrics."""
 
+import importlib
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 # Under `uv run`, Ray would zip the current folder and start every worker in a copy of it with an
@@ -17,10 +20,13 @@ import ray
 import ray.util.metrics
 from ray import exceptions as exceptions  # for the pool, which must not import ray before this
 from ray._private.services import get_ray_address_from_environment
+from ray.job_config import JobConfig
 
 from actors.ray_address import ask_head
 
 _STORE_BYTES_MIN = 256 * 2**20
+_PACKAGES = ("agents", "actors", "configs", "learner", "scripts")
+ROOT = Path(__file__).parents[1]  # where the packages of this process are
 
 
 class ClusterUnreachable(Exception):
@@ -54,6 +60,39 @@ class _ProcessGroups:
 os.register_at_fork(after_in_child=_ProcessGroups.leave)
 
 
+class _Job(JobConfig):
+    """A job whose workers do not look into the folder that it was started from before all else.
+
+    Ray adds that folder, and the script's, to the front of its workers' path on the way here.
+    """
+
+    def _serialize(self) -> bytes:
+        self._py_driver_sys_path.clear()
+        return super()._serialize()
+
+
+def _adoption(root: str, path: list[str]) -> Callable[[], None]:
+    """What a worker of Ray does first, so that it runs the code that this process runs.
+
+    Args:
+        root: of our packages here. A node that has none there uses those that are installed on it.
+        path: where this process finds modules; a worker looks there last.
+
+    Returns:
+        A function that needs nothing of ours: a worker could find another one's.
+    """
+
+    def adopt() -> None:
+        if os.path.isfile(os.path.join(root, "actors", "server.py")):
+            sys.path.insert(0, root)
+            for package in _PACKAGES:
+                importlib.import_module(package)
+            sys.path.remove(root)  # whatever else is there shall not come first
+        sys.path.extend(entry for entry in path if entry not in sys.path)
+
+    return adopt
+
+
 def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
     """Joins a Ray cluster, or starts one on this machine.
 
@@ -65,10 +104,16 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
     Raises:
         ClusterUnreachable: nothing answers at the address.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    adoption = _adoption(str(ROOT), [os.path.abspath(entry) for entry in sys.path])
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "job_config": _Job(),
+        "runtime_env": {"worker_process_setup_hook": adoption},
+    }
     if address is not None:
         try:
-            ray.init(address=_answering(address), **quiet)
+            ray.init(address=_answering(address), **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
@@ -79,7 +124,7 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
             include_dashboard=False,
             num_cpus=max(cpus, os.cpu_count() or 1),
             object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
-            **quiet,
+            **options,
         )
     finally:
         _ProcessGroups.starting = False

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import ray
 from ray import exceptions
 
+from actors.cluster import ROOT
 from learner.run_folder import LOCK, RunLocked, locked
 
 _POLL_SECONDS = 0.5
@@ -25,6 +26,16 @@ _STOP_SECONDS = 60.0  # for the checkpoint of a trial that has to end
 # A killed sweep's trials end when Ray notices, which takes a while; then they save a checkpoint.
 _LOCKED_SECONDS = 300.0
 _PR_SET_PDEATHSIG = 1
+# `bmg` with the packages of this process, whatever the folder that it is started in holds (-P).
+_BMG = """
+import sys
+root = sys.argv.pop(1)
+sys.path.insert(0, root)
+import agents, actors, configs, learner, scripts
+sys.path.remove(root)
+from scripts.cli import main
+main()
+"""
 
 
 class TrialFailed(Exception):
@@ -210,7 +221,7 @@ def child(
 ) -> Iterator[subprocess.Popen]:
     """A `bmg` process that ends, with a checkpoint, when this one ends or is interrupted."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.cli", *arguments],
+        [sys.executable, "-P", "-c", _BMG, str(ROOT), *arguments],
         stdout=output,
         stderr=subprocess.STDOUT,
         cwd=work_dir,
@@ -239,7 +250,7 @@ def _environment(threads: int, gpu: bool) -> dict[str, str]:
     variables = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("RAY_") or name.startswith(kept)
+        if not name.startswith(("RAY_", "__RAY_")) or name.startswith(kept)
     }
     if ray.is_initialized():  # for trials with actors.ray_address=auto
         variables["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address

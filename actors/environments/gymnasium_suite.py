@@ -1,5 +1,7 @@
 """Any Gymnasium environment with discrete actions and vector or image observations, by its id."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 
 import gymnasium
@@ -13,13 +15,15 @@ class GymnasiumSuite:
     """B environments stepped in this process; see `VectorEnvironment`. A frame is a step.
 
     The id is one that `gymnasium.make` takes, `package.module:Name-v0` included, which imports
-    the module that registers it.
+    the module that registers it; also from the current folder, if it is installed nowhere.
     """
 
     frame_stack = 0
 
     def __init__(self, spec: EnvironmentSpec, num_envs: int, threads: int) -> None:
         del threads  # gymnasium steps them one after the other
+        if ":" in spec.game and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last: what lies there by chance replaces nothing
         try:
             self._environment = gymnasium.make_vec(
                 spec.game,
