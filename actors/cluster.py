@@ -1,10 +1,12 @@
 """The Ray cluster under the pool: joining or starting it, what it has room for, its metrics."""
 
+import contextlib
 import importlib
 import logging
 import os
+import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a w
 
 import ray
 import ray.util.metrics
+from ray import _raylet
 from ray import exceptions as exceptions  # for the pool, which must not import ray before this
+from ray._private import ray_constants
 from ray._private.services import get_ray_address_from_environment
 from ray.job_config import JobConfig
 
@@ -60,13 +64,48 @@ class _ProcessGroups:
 os.register_at_fork(after_in_child=_ProcessGroups.leave)
 
 
+class _Token:
+    """Lets only the processes of a cluster that is started here call its servers.
+
+    Who is called by whoever can reach it runs anybody's code. Ray has tokens, and would keep one in
+    a file that all users of the machine can read. One of the run alone, in the environment of its
+    processes, needs no file and is gone with them.
+    """
+
+    _NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    _before: Mapping[str, str] | None = None
+
+    @classmethod
+    def require(cls) -> None:
+        cls._before = {name: os.environ[name] for name in cls._NAMES if name in os.environ}
+        os.environ.update(zip(cls._NAMES, ("token", secrets.token_hex(32)), strict=True))
+        cls._read_again()
+
+    @classmethod
+    def forget(cls) -> None:
+        if cls._before is None:
+            return
+        for name in cls._NAMES:
+            os.environ.pop(name, None)
+        os.environ.update(cls._before)
+        cls._before = None
+        cls._read_again()
+
+    @staticmethod
+    def _read_again() -> None:
+        """Ray has read the environment when it was imported."""
+        in_c: Any = _raylet  # of which no types are known
+        in_c.Config.initialize("")
+        in_c.AuthenticationTokenLoader.instance().reset_cache()
+
+
 class _Job(JobConfig):
     """A job whose workers do not look into the folder that it was started from before all else.
 
     Ray adds that folder, and the script's, to the front of its workers' path on the way here.
     """
 
-    def _serialize(self) -> bytes:
+    def _serialize(self) -> str:
         self._py_driver_sys_path.clear()
         return super()._serialize()
 
@@ -94,7 +133,7 @@ def _adoption(root: str, path: list[str]) -> Callable[[], None]:
 
 
 def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
-    """Joins a Ray cluster, or starts one on this machine.
+    """Joins a Ray cluster, or starts one on this machine, which no other machine can reach.
 
     Args:
         address: None starts one here; "auto" or "host:port" joins a running one.
@@ -118,16 +157,32 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
     _ProcessGroups.starting = True
+    _Token.require()
     try:
-        ray.init(
-            address="local",  # not some other job's cluster that happens to run here
-            include_dashboard=False,
-            num_cpus=max(cpus, os.cpu_count() or 1),
-            object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
-            **options,
-        )
+        with _loopback():
+            ray.init(
+                address="local",  # not some other job's cluster that happens to run here
+                include_dashboard=False,
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
+                **options,
+            )
     finally:
         _ProcessGroups.starting = False
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Makes what Ray starts here listen at 127.0.0.1, as it does where it has no clusters.
+
+    On Linux it takes `_node_ip_address="127.0.0.1"` for the address that other machines see.
+    """
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
 
 
 def _answering(address: str) -> str:
@@ -151,6 +206,7 @@ def _answering(address: str) -> str:
 def disconnect() -> None:
     """Leaves the cluster; ends it and all its processes if `connect` started it."""
     ray.shutdown()
+    _Token.forget()
 
 
 def nodes() -> list[dict[str, float]]:

@@ -3,11 +3,14 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 import ray
 
@@ -22,6 +25,11 @@ from tests.actors.batches import all_answer, next_batch
 from tests.actors.specs import CATCH, POOL, gymnasium_spec, server_spec
 
 PARAMS = make_network("shallow", 3, (50,), np.uint8).init(jax.random.key(0))
+_STRANGER = """
+import sys
+from ray._raylet import GcsClient
+assert GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None) is not None
+"""
 COUNTING = make_network("shallow", 4, (3,), np.float32).init(jax.random.key(0))
 
 
@@ -30,6 +38,41 @@ def _ray():
     connect(None, 0, 4)
     yield
     disconnect()
+
+
+def test_no_stranger_can_call_what_ray_listens_with(pool):
+    """Its servers listen on this machine alone, and want the token that only its processes have."""
+    source = pool()
+    source.publish(PARAMS, 0)
+    next_batch(source)
+    ours = psutil.Process()
+    listening = {
+        (process.name(), connection.laddr.ip.removeprefix("::ffff:"))
+        for process in [ours, *ours.children(recursive=True)]
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {name for name, _ in listening} >= {"gcs_server", "raylet"}
+    assert {where for _, where in listening} <= {"127.0.0.1", "::1"}, listening
+    address = ray.get_runtime_context().gcs_address
+    assert address.startswith("127.0.0.1:")
+    with_token = dict(os.environ)
+    without = {k: v for k, v in with_token.items() if k != "RAY_AUTH_TOKEN"}
+    for environment, known in (
+        (with_token, True),
+        ({**without, "RAY_AUTH_TOKEN": "0" * 64}, False),
+        ({**without, "RAY_AUTH_MODE": "disabled"}, False),
+    ):
+        asked = subprocess.run(
+            [sys.executable, "-c", _STRANGER, address],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (asked.returncode == 0) == known, asked.stderr
+        assert known or "nauthenticated" in asked.stderr, asked.stderr
 
 
 @pytest.fixture
