@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
 
 import ray
+import ray._private.utils
 import ray.util.metrics
 from ray import _raylet
 from ray import exceptions as exceptions  # for the pool, which must not import ray before this
@@ -28,6 +30,9 @@ from ray.job_config import JobConfig
 
 from actors.ray_address import ask_head
 
+# Ray's handler would end this process in the middle of Ray's start.
+ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
+
 _STORE_BYTES_MIN = 256 * 2**20
 _PACKAGES = ("agents", "actors", "configs", "learner", "scripts")
 ROOT = Path(__file__).parents[1]  # where the packages of this process are
@@ -35,6 +40,10 @@ ROOT = Path(__file__).parents[1]  # where the packages of this process are
 
 class ClusterUnreachable(Exception):
     """No Ray cluster answers at the configured address."""
+
+
+class StartFailed(Exception):
+    """Ray does not start on this machine; the message says why."""
 
 
 class Resources(NamedTuple):
@@ -142,6 +151,7 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
 
     Raises:
         ClusterUnreachable: nothing answers at the address.
+        StartFailed: none could be started here.
     """
     adoption = _adoption(str(ROOT), [os.path.abspath(entry) for entry in sys.path])
     options: dict[str, Any] = {
@@ -152,14 +162,15 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
     }
     if address is not None:
         try:
-            ray.init(address=_answering(address), **options)
+            with _signals_wait():
+                ray.init(address=_answering(address), **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
     _ProcessGroups.starting = True
     _Token.require()
     try:
-        with _loopback():
+        with _signals_wait(), _loopback():
             ray.init(
                 address="local",  # not some other job's cluster that happens to run here
                 include_dashboard=False,
@@ -167,6 +178,9 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
                 object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
                 **options,
             )
+    except Exception as error:  # whatever Ray raises when one of its processes does not come up
+        disconnect()
+        raise StartFailed(f"Ray does not start: {' '.join(str(error).split())}") from error
     finally:
         _ProcessGroups.starting = False
 
@@ -183,6 +197,27 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handles signals once Ray has started: interrupted half way, it leaves processes behind."""
+    came: list[int] = []
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        try:
+            for number in came:
+                signal.raise_signal(number)
+        except BaseException:
+            disconnect()
+            raise
 
 
 def _answering(address: str) -> str:

@@ -305,7 +305,6 @@ def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], di
 
     stopped = runtime.StopSignals()
     connect(config, agent.probe)
-    stopped.listen()
     source = build.build_source(config, agent.probe, 0)
     samples: list[dict[str, Any]] = []
     memory: list[tuple[float, float]] = []

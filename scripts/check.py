@@ -433,7 +433,12 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
         ConfigError: one line that says what to change.
     """
     check_folder(
-        path, resume=resume, option="--run-dir", kind="run", marker="config.yaml", ignored=(LOCK,)
+        path,
+        resume=resume,
+        option="--run-dir",
+        kind="run",
+        marker="config.yaml",
+        ignored=(LOCK, "config.yaml.partial"),
     )
 
 

@@ -1,10 +1,17 @@
 """The `bmg` command. Sub-commands import their heavy packages when they run, not before."""
 
+import os
+import signal
+import sys
+
+from scripts import signals
+
+if __name__ == "__main__" or sys.argv[0].endswith("bmg"):
+    signals.leave_at_once()  # also during these imports
+
 import argparse
 import importlib.metadata
 import logging
-import os
-import sys
 import warnings
 from typing import NoReturn
 
@@ -249,11 +256,12 @@ def _foreign_owner(error: ImportError) -> str | None:
 
 
 def main() -> None:
-    """Entry point of `bmg`. Exit status: 0, 1 failed, 2 bad usage, 130 or 143 after a signal."""
+    """Entry point of `bmg`. Exit status: 0, 1 failed, 2 bad usage, 128 + n after a signal n."""
     # Ray and the video writer fork only to execute another program at once, which is safe beside
     # JAX's threads.
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_CurrentStderr()])
+    signals.leave_at_once()
     options = _parse()
     try:
         from configs.load import ConfigError, ConfigErrors
@@ -271,17 +279,19 @@ def main() -> None:
         except RunFailed as error:
             _complain(f"the run failed: {error}", longest=_LONGEST_REASON)
             status = 1
-        except KeyboardInterrupt:
-            status = 130
         except BrokenPipeError:  # `bmg games | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 0
+    except KeyboardInterrupt as interrupted:
+        status = signals.exit_status(interrupted)
     except ImportError as error:
         owner = _foreign_owner(error)
         if owner is None:
             raise
         print(f"bmg: {owner}: install bmg into an environment of its own", file=sys.stderr)
         status = 1
+    for number in signals.ending():  # what is left is to end
+        signal.signal(number, lambda number, frame: os._exit(status))
     raise SystemExit(status)
 
 

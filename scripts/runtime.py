@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import psutil
 
+from scripts import signals
+
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/bmg/xla."""
@@ -21,18 +23,14 @@ def limit_gpu_memory(share: float) -> None:
 
 
 class StopSignals:
-    """Remembers SIGINT and SIGTERM, so that the loop ends between two updates.
+    """Remembers SIGINT, SIGTERM and SIGHUP, so that the loop ends between two updates.
 
     A second SIGINT interrupts at once, for whoever does not want to wait for the checkpoint.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.listen()
-
-    def listen(self) -> None:
-        """Installs the handlers, over whatever others have installed since."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals.ending():
             signal.signal(number, self._handle)
 
     def __call__(self) -> bool:
@@ -46,7 +44,7 @@ class StopSignals:
     def _handle(self, number: int, frame: object) -> None:
         del frame
         if self.received == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         self.received = signal.Signals(number)
 
 

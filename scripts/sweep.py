@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from scripts.check import (
     faults_of_game,
     keys_without_effect,
 )
+from scripts.signals import exit_status, interrupt
 from scripts.train import check_same_run, with_own_schedule
 
 if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
@@ -164,7 +164,7 @@ def _run(plan: Sweep, planned: list[Planned], folder: Path) -> int:
     interrupted = _run_unfinished(plan, planned, folder, tasks, todo) if todo else None
     if interrupted is not None:
         print(f"interrupted; `bmg sweep ... --results {folder} --resume` goes on")
-        return 143 if interrupted.args else 130
+        return exit_status(interrupted)
     unfinished = [task.name for task in tasks if not is_finished(task)]
     if unfinished:
         raise RunFailed(f"{len(unfinished)} of {len(tasks)} trials: {', '.join(unfinished)}")
@@ -180,9 +180,9 @@ def _run_unfinished(
     from scripts.sweep_display import SweepDisplay
     from scripts.trials import run_tasks
 
+    interrupt()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_ray(plan.config.ray_address))
-        stack.enter_context(_interrupted_by_sigterm())
         each, at_once = _room(plan, planned, cluster.nodes())
         try:
             stack.enter_context(locked(folder))
@@ -217,26 +217,12 @@ def _ray(address: str | None) -> Iterator[None]:
         cluster.connect(address, object_store_bytes=_STORE_BYTES, cpus=0)
     except cluster.ClusterUnreachable as error:
         raise ConfigError(f"ray_address={address}: {error}") from error
+    except cluster.StartFailed as error:
+        raise RunFailed(str(error)) from error
     try:
         yield
     finally:
         cluster.disconnect()
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Both signals end the trials with a checkpoint. Ray has installed handlers of its own."""
-
-    def stop(number: int, frame: object) -> None:
-        del frame
-        raise KeyboardInterrupt(*([number] if number == signal.SIGTERM else []))
-
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _room(plan: Sweep, planned: list[Planned], nodes: list[dict[str, float]]) -> tuple[Each, int]:
@@ -295,6 +281,9 @@ def _absolute(source: str) -> str:
 
 def _dry_run(plan: Sweep, planned: list[Planned]) -> None:
     """Lists the trials, and estimates how long they take from a short run of each variant."""
+    import scripts.trials  # noqa: F401  # nothing may interrupt this import, of Ray
+
+    interrupt()
     for trial, config in planned:
         print(f"{trial.name}: {trial.source}, {config.seeds * config.total_frames:,} frames")
     frames = sum(config.seeds * config.total_frames for _, config in planned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
+from scripts import signals
 from scripts.check import (
     RunFailed,
     check,
@@ -26,6 +28,7 @@ from scripts.check import (
     runs_on_device,
     schedule_frames,
 )
+from scripts.runs import last_metrics
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from actors.cluster import Gauges
@@ -76,19 +79,27 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
         RunFailed: the run folder says `failed`.
     """
     config = config_load.load(source, overrides)
-    path = Path(run_dir) if run_dir else _new_folder(config.name)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
-        return _run(config, path, resume)
+        return _run(config, Path(run_dir or "runs"), resume)
+    if not run_dir:
+        check(config)
+        if resume:
+            raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
+        with _new_folder(config.name) as path:
+            return _start(config, path, resume)
+    path = Path(run_dir)
     check(with_own_schedule(config, path) if resume else config)
-    if resume and run_dir is None:
-        raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
     check_run_folder(path, resume=resume)
     if resume:
         check_same_run(config, path)
         check_schedule(config, path)
     for key in keys_without_effect(config, overrides):
         _log.warning("bmg: %s acts nowhere: this run learns no hyper-parameter", key)
+    return _start(config, path, resume)
+
+
+def _start(config: Config, path: Path, resume: bool) -> int:
     if runs_on_device(config):
         from scripts.train_on_device import run
 
@@ -117,12 +128,39 @@ def _keep_schedule(config: Config, path: Path) -> None:
         partial.rename(copy)
 
 
-def _new_folder(name: str) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path, n = Path("runs") / f"{name}-{stamp}", 1
-    while path.exists():
-        path, n = Path("runs") / f"{name}-{stamp}-{n}", n + 1
-    return path
+@contextlib.contextmanager
+def _new_folder(name: str) -> Iterator[Path]:
+    """A folder under runs/ that no other process has; it goes again if nothing is put into it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    missing = [parent for parent in stem.parents if not parent.exists()]
+    names = itertools.chain(
+        [stem], (stem.with_name(f"{stem.name}-{n}") for n in itertools.count(1))
+    )
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        path = next(path for path in names if _is_made(path))
+    except OSError as error:
+        raise ConfigError(f"{stem}: cannot be made ({error.strerror}); give a --run-dir") from None
+
+    def remove() -> None:
+        with contextlib.suppress(OSError):  # raised where it holds something
+            for folder in [path, *missing]:
+                folder.rmdir()
+
+    with signals.undone(remove):
+        yield path
+
+
+def _is_made(path: Path) -> bool:
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def check_same_run(config: Config, path: Path) -> None:
@@ -153,9 +191,15 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
-    connect(config, probe)
-    stop.listen()  # again: Ray installs handlers of its own
     try:
+        connect(config, probe)
+    except RunFailed:
+        if stop():
+            return stop.exit_status()
+        raise
+    try:
+        if stop() and config.learner.processes == 1:  # others would wait for this one
+            return stop.exit_status()
         if checkpoints is None:
             progress = _follow(config, agent, stop)
         else:
@@ -307,14 +351,18 @@ def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
     """Those of the run folder.
 
     Raises:
-        ConfigError: it should be resumed and there is none.
+        ConfigError: it should be resumed, has learned, and there is none.
     """
     from learner.checkpoint import Checkpoints
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
     checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
     if resume and not checkpoints.versions():
-        raise ConfigError(f"--resume: {path} holds no checkpoint; start again in another --run-dir")
+        if last_metrics(path):  # of checkpoints that somebody has removed
+            raise ConfigError(
+                f"--resume: {path} holds no checkpoint; start again in another --run-dir"
+            )
+        print(f"{path} holds no checkpoint yet: the run starts from nothing")
     return checkpoints
 
 
@@ -326,7 +374,7 @@ def starting_point(
     from learner.checkpoint import CheckpointError, open_snapshots
     from learner.loop import Progress
 
-    if not resume:
+    if not resume or not checkpoints.versions():
         return initial, Progress()
     try:
         state, progress = checkpoints.restore(initial)
@@ -405,17 +453,18 @@ class Record:
     """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
 
     def __init__(self, config: Config, path: Path, num_actions: int) -> None:
-        from learner.run_folder import RunFolder
+        from learner.run_folder import RunFolder, replace_text
         from scripts.display import make_display
 
         self.path = path
         self.status: Status = "running"
+        # First: with it, a run that is killed before its first checkpoint can be started again.
+        replace_text(path / "config.yaml", config_load.dump(config))
         self._facts = _facts(config, num_actions)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         self._log = _log_file(path)
         self._gauges = _gauges(config)
         self._wandb = _wandb(config, path)
-        (path / "config.yaml").write_text(config_load.dump(config))
         self.note("running")
         title = f"{config.name}: {config.env.game} -> {path}"
         self._display = make_display(title, config.total_frames)
@@ -482,6 +531,7 @@ def connect(config: Config, probe: Probe) -> None:
 
     Raises:
         ConfigError: no cluster answers.
+        RunFailed: Ray does not start.
     """
     if config.actors.runtime != "ray":
         return
@@ -503,6 +553,8 @@ def connect(config: Config, probe: Probe) -> None:
             "`ray start --head`, or leave the key out to use this machine; a cluster that asks for "
             "a token needs that of its head, in ~/.ray/auth_token or RAY_AUTH_TOKEN"
         ) from error
+    except cluster.StartFailed as error:
+        raise RunFailed(str(error)) from error
     if actors.device == "gpu" and actors.ray_address is None and not cluster.gpus():
         cluster.disconnect()
         raise ConfigError("actors.device=gpu: Ray finds no GPU on this machine; use cpu")

@@ -83,9 +83,10 @@ def test_an_address_where_something_else_answers(tmp_path):
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_no_cluster_where_ray_remembers_one(tmp_path, monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
-    folder = tmp_path / "run"
-    result = bmg("train", "catch/impala", "actors.ray_address=auto", "--run-dir", folder)
+    folder = tmp_path / "runs"
+    result = bmg("train", "catch/impala", "actors.ray_address=auto", cwd=tmp_path)
     _refused(result, folder, "actors.ray_address=auto", address, "ray start --head")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

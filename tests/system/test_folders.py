@@ -1,5 +1,6 @@
-"""`bmg` in the folder of another project, whose packages have the names of ours."""
+"""Where `bmg` runs: in another project's folder, and in folders of its own under runs/."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.train import _new_folder
 from tests.system.command import PATIENCE, read_summary
 
 _ENVIRONMENT = """
@@ -69,3 +71,20 @@ grid: {env.game: ["my_environments:Mine-v0"]}
     assert read_summary(run)["actors/alive"] == 1
     (evaluation,) = run.glob("evaluation-at-*.json")
     assert set(json.loads(evaluation.read_text())["lengths"]) == {5}
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    """Those into which nothing has been written go again, and runs/ with them."""
+    monkeypatch.chdir(tmp_path)
+    with contextlib.ExitStack() as runs:
+        folders = [runs.enter_context(_new_folder("run")) for _ in range(20)]
+        assert len({*folders}) == 20
+        assert all(folder.is_dir() for folder in folders)
+        (folders[3] / "config.yaml").touch()
+    assert list(Path("runs").iterdir()) == [folders[3]]
+    (folders[3] / "config.yaml").unlink()
+    folders[3].rmdir()
+    Path("runs").rmdir()
+    with _new_folder("run"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_atari_end_to_end(tmp_path):
     [
         (signal.SIGTERM, 143, "ray"),
         pytest.param(signal.SIGINT, 130, "ray", marks=pytest.mark.slow),
-        (signal.SIGTERM, 143, "in_process"),
+        (signal.SIGHUP, 129, "in_process"),
     ],
 )
 def test_signals_save_and_resume_goes_on(tmp_path, number, status, runtime):
