@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
 
+import psutil
 import ray
 import ray._private.utils
 import ray.util.metrics
@@ -242,6 +243,23 @@ def disconnect() -> None:
     """Leaves the cluster; ends it and all its processes if `connect` started it."""
     ray.shutdown()
     _Token.forget()
+
+
+def raylet() -> int | None:
+    """The process of this machine's node, without which Ray ends this process; None: not found."""
+    here = ray.get_runtime_context().get_node_id()
+    sockets = {node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == here}
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "raylet" and any(
+            word.partition("=")[2] in sockets for word in process.info["cmdline"] or ()
+        ):
+            return process.pid
+    return None
+
+
+def head() -> str:
+    """host:port at which the cluster's head node answers."""
+    return ray.get_runtime_context().gcs_address
 
 
 def nodes() -> list[dict[str, float]]:

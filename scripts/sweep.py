@@ -20,6 +20,7 @@ from configs.load import ConfigError, ConfigErrors
 from configs.schema import Config
 from configs.sweep import Sweep, Trial, load_sweep, plan_of
 from learner.run_folder import RunLocked, locked, replace_text
+from scripts import ray_watch
 from scripts.check import (
     RunFailed,
     all_faults,
@@ -188,6 +189,8 @@ def _run_unfinished(
             stack.enter_context(locked(folder))
         except RunLocked:
             raise ConfigError(f"--results {folder}: another sweep runs into it") from None
+        head = cluster.head() if plan.config.ray_address else ""
+        stack.enter_context(ray_watch.watched(cluster.raylet(), head, folder))
         _write_plan(plan, folder)
         failed: dict[str, str] = {}
         display = stack.enter_context(contextlib.closing(SweepDisplay(plan.name, folder, tasks)))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
-from scripts import signals
+from scripts import ray_watch, signals
 from scripts.check import (
     RunFailed,
     check,
@@ -218,7 +218,7 @@ def _lead(
     stop: StopSignals,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
-    with hold(path, resume):
+    with hold(path, resume), ray_watch.watched(*_ray(config), path):
         earlier = config_load.load(str(path / "config.yaml")) if resume else config
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)
@@ -558,6 +558,15 @@ def connect(config: Config, probe: Probe) -> None:
     if actors.device == "gpu" and actors.ray_address is None and not cluster.gpus():
         cluster.disconnect()
         raise ConfigError("actors.device=gpu: Ray finds no GPU on this machine; use cpu")
+
+
+def _ray(config: Config) -> tuple[int | None, str]:
+    """What ends this process when it ends, for `ray_watch`."""
+    if config.actors.runtime != "ray":
+        return None, ""
+    from actors import cluster
+
+    return cluster.raylet(), cluster.head() if config.actors.ray_address else ""
 
 
 def disconnect(config: Config) -> None:

@@ -1,9 +1,13 @@
-"""Signals at every moment of a run's life: its status, and no traceback."""
+"""Signals at every moment of a run's life, and a Ray that goes away: one line, and no traceback."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
@@ -73,3 +77,105 @@ def test_killed_before_its_first_checkpoint_it_can_be_resumed(tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert f"{folder} holds no checkpoint yet: the run starts from nothing" in resumed.stdout
     assert read_summary(folder)["status"] == "finished"
+
+
+_USES_RAY = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from scripts.ray_watch import watched
+quiet = subprocess.DEVNULL
+node = subprocess.Popen(["sleep", "60"], stdout=quiet, stderr=quiet)
+end, head, folder = sys.argv[1:]
+with watched(node.pid, head, Path(folder)):
+    time.sleep(1.0)  # until it is watched
+    if end != "killed":
+        node.kill()
+        node.wait()
+    if end == "with its node":
+        os._exit(1)
+    if end != "by itself":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "head", "said"),
+    [
+        ("with its node", "", "Ray's node process (raylet) has ended"),
+        ("by itself", "", ""),
+        ("killed", "", ""),
+        ("killed", "127.0.0.1:1", "Ray's head node at 127.0.0.1:1 is gone"),
+    ],
+)
+def test_only_what_ray_has_ended_is_told(tmp_path, end, head, said):
+    """A process in the place of Ray's, so that it can be told when to end."""
+    (tmp_path / "summary.json").write_text('{"status": "running"}')
+    (tmp_path / "metrics.jsonl").write_text('{"frames": 10}\n{"frames": 20}\n{"fra')
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "2" / "progress.json").write_text('{"frames": 10}')
+    result = subprocess.run(
+        [sys.executable, "-c", _USES_RAY, end, head, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    summary = read_summary(tmp_path)
+    if not said:
+        assert (summary, result.stderr) == ({"status": "running"}, "")
+        return
+    (line,) = result.stderr.splitlines()
+    for part in (f"bmg: the run failed: {said}", "10 of 20 frames", str(tmp_path)):
+        assert part in line
+    assert (summary["status"], summary["frames"]) == ("failed", 20)
+
+
+def _family(process):
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_ray_goes_away_and_the_run_is_resumed_and_ended_while_ray_starts(tmp_path):
+    folder = tmp_path / "run"
+    run = (*_CATCH, _ENDLESS, "checkpoint.every_seconds=1", "--run-dir", folder)
+    process = start(*run)
+    wait_for(lambda: len(read_metrics(folder)) >= 8 or process.poll() is not None, what="it learns")
+    family = _family(process)
+    assert family, process.communicate()
+    (raylet,) = (member for member in family if member.name() == "raylet")
+    raylet.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    line = errors.splitlines()[-1]  # before it perhaps of actors, which go first
+    for part in ("bmg: the run failed: Ray", "raylet", "--resume", "frames", str(folder)):
+        assert part in line
+    summary = read_summary(folder)
+    assert summary["status"] == "failed"
+    assert summary["reason"] in line
+    assert summary["frames"] == read_metrics(folder)[-1]["frames"]
+    saved = max(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+    assert saved > 0
+    _, alive = psutil.wait_procs(family, timeout=120)
+    assert not alive
+
+    process = start(*run, "--resume")
+    wait_for(
+        lambda: (
+            any(member.name() == "gcs_server" for member in _family(process))
+            or process.poll() is not None
+        ),
+        what="Ray starts",
+    )
+    os.killpg(process.pid, signal.SIGTERM)
+    family = []
+    while process.poll() is None:
+        family = [*{*family, *_family(process)}]
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "")
+    assert family
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+    assert (folder / "checkpoints" / str(saved)).exists()
