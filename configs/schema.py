@@ -23,7 +23,8 @@ def without_truth(value: Any, annotation: Any) -> Any:
     Raises:
         ValueError: it is one of them, or holds one, where numbers are expected.
     """
-    values = cast(list[Any], value) if isinstance(value, list) else [value]
+    given: object = value
+    values = cast(list[Any], given) if isinstance(given, list) else [given]
     if any(isinstance(item, bool) for item in values) and _takes_numbers(annotation):
         raise ValueError("must be a number")
     return value

@@ -6,6 +6,9 @@ numbers, 0x10 and 0o10 too. `yes`, `off`, 1:00:00 and 2024-01-01, which YAML 1.1
 values, sexagesimal numbers and dates, are text.
 """
 
+# pyright: basic
+# Strict is for what has types, which PyYAML's loader has only in part.
+
 import re
 from typing import Any, cast
 
