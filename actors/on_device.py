@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from actors.environments import two_colours
+from actors.environments.two_colours import Respawn
 from agents.networks import Network, Params
 from agents.trajectory import Trajectory
 
@@ -26,16 +27,23 @@ class DeviceEnvironment(NamedTuple):
     observation_shape: tuple[int, ...]
 
 
-def make_two_colours(swap_period: int, collection_discount: float) -> DeviceEnvironment:
+def make_two_colours(
+    swap_period: int, respawn: Respawn, collection_discount: float
+) -> DeviceEnvironment:
     """The grid world.
+
+    The observation after a step that collects an object is that of the new places. With `all` it
+    has nothing to do with the one before; a return that goes on (a discount of 1) is that of a
+    world that goes on, and is worth there what the new place is.
 
     Args:
         swap_period: steps after which its rewards swap.
+        respawn: what is placed anew after a collection.
         collection_discount: discount of a step that collects an object; other steps have 1.
     """
 
     def step(state: Any, action: jax.Array, draw: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
-        state, reward = two_colours.step(state, action, draw, swap_period)
+        state, reward = two_colours.step(state, action, draw, swap_period, respawn)
         collects = jnp.abs(reward) == two_colours.OBJECT_REWARD
         return state, reward, jnp.where(collects, collection_discount, jnp.ones_like(reward))
 

@@ -75,6 +75,9 @@ class EnvironmentConfig(_Group):
     """Discount of the step that loses a life: 0 ends the return there, 1 ignores lives."""
     swap_period: int = Field(default=100_000, ge=1, le=2**29)
     """two_colours: steps after which the two objects' rewards swap."""
+    respawn: Literal["object", "all"] = "object"
+    """two_colours: what is placed anew after a collection: the collected object, or, as in the
+    world whose totals are published, the agent and both objects."""
     collection_discount: float = Field(default=1.0, ge=0.0, le=1.0)
     """two_colours: discount of the step that collects an object: 0 ends the return there."""
 

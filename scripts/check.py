@@ -354,7 +354,7 @@ def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
 
 def _check_game(config: Config) -> None:
     env = config.env
-    for key in ("swap_period", "collection_discount"):
+    for key in ("swap_period", "respawn", "collection_discount"):
         default = EnvironmentConfig.model_fields[key].default
         if env.suite != "two_colours" and getattr(env, key) != default:
             raise ConfigError(

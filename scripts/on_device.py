@@ -70,7 +70,8 @@ def use_all_cores(config: Config) -> None:
 
 def build_environment(config: Config) -> DeviceEnvironment:
     """What is played."""
-    return make_two_colours(config.env.swap_period, config.env.collection_discount)
+    env = config.env
+    return make_two_colours(env.swap_period, env.respawn, env.collection_discount)
 
 
 class Parts(NamedTuple):

@@ -22,7 +22,7 @@ from scripts.figures import (
     save,
     span,
 )
-from scripts.seed_runs import Group
+from scripts.seed_runs import Group, by_world
 from scripts.seed_statistics import (
     Interval,
     bin_size,
@@ -54,6 +54,8 @@ class _Curve(NamedTuple):
 def report_seeds(groups: list[Group], folder: Path, table: str) -> Written:
     """Draws all figures of `groups`, writes their table, and tells which were cut short.
 
+    Groups of different worlds (`env.respawn`) share no figure, and stand apart in the table.
+
     Args:
         groups: at least one.
         folder: exists.
@@ -64,22 +66,32 @@ def report_seeds(groups: list[Group], folder: Path, table: str) -> Written:
             print(f"{group.label}: {group.status}")
     groups = sorted(groups, key=lambda group: -float(totals(group, int(group.frames[-1])).mean()))
     styles = {group.label: line_style(index) for index, group in enumerate(groups)}
-    stems = []
+    worlds, stems = by_world(groups), list[str]()
     with pyplot().rc_context(STYLE):
-        draw_cumulative(groups, styles, folder / "cumulative_reward")
-        stems.append("cumulative_reward")
-        periods = sorted({group.period for group in groups if group.period})
-        for period in periods:
-            members = [group for group in groups if group.period == period]
-            suffix = f"_every_{period}" if len(periods) > 1 else ""
-            for name, draw in (("schedule", draw_schedule), ("after_swap", draw_after_swap)):
-                if draw(members, styles, folder / f"{name}{suffix}"):
-                    stems.append(f"{name}{suffix}")
-        if draw_bootstrap_steps(groups, folder / "bootstrap_steps"):
-            stems.append("bootstrap_steps")
-    rows = table_rows(groups)
+        for world, members in worlds.items():
+            suffix = f"_respawn_{world}" if len(worlds) > 1 else ""
+            stems += _draw_world(members, styles, folder, suffix)
+    rows = table_rows([group for members in worlds.values() for group in members])
     files = [*files_of(stems), *write_tables(rows, folder, table)]
     return Written(stems, [("", rows)], files)
+
+
+def _draw_world(
+    groups: list[Group], styles: dict[str, Any], folder: Path, suffix: str
+) -> list[str]:
+    """Draws all figures of groups of one world; returns their stems, which end with `suffix`."""
+    stems = [f"cumulative_reward{suffix}"]
+    draw_cumulative(groups, styles, folder / stems[0])
+    periods = sorted({group.period for group in groups if group.period})
+    for period in periods:
+        members = [group for group in groups if group.period == period]
+        often = f"_every_{period}" if len(periods) > 1 else ""
+        for name, draw in (("schedule", draw_schedule), ("after_swap", draw_after_swap)):
+            if draw(members, styles, folder / f"{name}{often}{suffix}"):
+                stems.append(f"{name}{often}{suffix}")
+    if draw_bootstrap_steps(groups, folder / f"bootstrap_steps{suffix}"):
+        stems.append(f"bootstrap_steps{suffix}")
+    return stems
 
 
 def draw_cumulative(groups: list[Group], styles: dict[str, Any], stem: Path) -> None:
@@ -300,10 +312,11 @@ def _unit(largest: float) -> tuple[float, str]:
 
 
 def _caption(groups: list[Group]) -> str:
+    """What the lines of groups of one world are, and which world."""
     counts = sorted({len(group.reward) for group in groups})
-    if counts == [1]:
-        return "one seed"
-    return f"mean and 95% interval of the mean over {span(counts)} seeds"
+    seeds = f"mean and 95% interval of the mean over {span(counts)} seeds"
+    world = f", env.respawn={groups[0].respawn}" if groups[0].respawn else ""
+    return ("one seed" if counts == [1] else seeds) + world
 
 
 def _new_figure(height: float, rows: int = 1) -> tuple[Any, list[Any]]:

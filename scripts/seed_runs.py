@@ -56,6 +56,11 @@ class Group(NamedTuple):
         suite, period = self.setting("env.suite"), self.setting("env.swap_period")
         return int(period) if suite == "two_colours" and period else None
 
+    @property
+    def respawn(self) -> str | None:
+        """What a collection places anew: which of the two grid worlds its totals are of."""
+        return self.setting("env.respawn") if self.setting("env.suite") == "two_colours" else None
+
 
 def read(path: Path) -> SeedRun:
     """Reads a run folder that has a seeds.npz.
@@ -156,6 +161,12 @@ def _pooled(label: str, members: list[SeedRun]) -> Group:
         if unknown := int((~np.isfinite(values)).any(1).sum()):
             status += f"; {name} is not always finite in {unknown} of {len(reward)} seeds"
     return Group(label, members[0].config, status, grid, reward, meta)
+
+
+def by_world(groups: list[Group]) -> dict[str | None, list[Group]]:
+    """Groups by `respawn`: totals of different worlds are not compared."""
+    worlds = sorted({group.respawn for group in groups}, key=str)
+    return {world: [group for group in groups if group.respawn == world] for world in worlds}
 
 
 def _on_grid(run: SeedRun, grid: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -34,7 +34,11 @@ def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
             "suite": spec.suite,
             "game": spec.game,
             **versions,
-            **({"swap_period": spec.swap_period} if spec.suite == "two_colours" else {}),
+            **(
+                {"swap_period": spec.swap_period, "respawn": spec.respawn}
+                if spec.suite == "two_colours"
+                else {}
+            ),
             "training_reward_clip": reward_clip,
         }
     return {

@@ -4,16 +4,21 @@ As in Flennerhag et al. 2021 (arXiv 2109.04504, section 5.1; the rules are resta
 al., CoLLAs 2022): an agent, a blue and a red object on a grid of 5 by 5, started in cells drawn
 without replacement; four actions (up, right, down, left), walking into a wall is staying. Entering
 an object's cell collects it: +1 for the colour that is good now, -1 for the other. Every other step
-gives -0.04. The collected object jumps to one of the 23 cells that hold neither the agent nor the
-other object; the other object stays. What the colours are worth swaps every `swap_period` steps
-(100,000 in the paper), beginning with blue as the good one. The observation shows the cells but not
-the clock, so the agent has to find out from rewards.
+gives -0.04. What the colours are worth swaps every `swap_period` steps (100,000 in the paper),
+beginning with blue as the good one. The observation shows the cells but not the clock, so the agent
+has to find out from rewards.
+
+There are two worlds, by what is placed anew when an object has been collected. `object`: that one
+jumps to one of the 23 cells that hold neither the agent nor the other object, which stays (the
+public replication; at best 0.279 a step). `all`: agent and both objects are put into cells drawn
+without replacement, as at the start (the text of Luketina et al., whose totals are published; at
+best 0.269 a step).
 
 `step` takes its random number as an argument: those of a whole unroll can be made at once, and
 another implementation can be fed the same ones.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +30,11 @@ FEATURES = 3 * 2 * SIZE
 _UP, _RIGHT, _DOWN, _LEFT = range(ACTIONS)
 _CELLS = SIZE * SIZE  # counted row by row from the top left one
 _FREE_CELLS = _CELLS - 2  # of an object that jumps
+_PLACES = _CELLS * (_CELLS - 1) * _FREE_CELLS  # of three in different cells
 _STEP_REWARD = -0.04
 OBJECT_REWARD = 1.0  # of the good one; the other's is its negative
+
+Respawn = Literal["object", "all"]
 
 
 class TwoColoursState(NamedTuple):
@@ -69,16 +77,23 @@ def observe(state: TwoColoursState) -> jax.Array:
 
 
 def step(
-    state: TwoColoursState, action: jax.Array, draw: jax.Array, swap_period: int | jax.Array
+    state: TwoColoursState,
+    action: jax.Array,
+    draw: jax.Array,
+    swap_period: int | jax.Array,
+    respawn: Respawn,
 ) -> tuple[TwoColoursState, jax.Array]:
     """One step. All of it is arithmetic on scalars and triples: it shall cost little in a scan.
 
     Args:
         state: before the step.
         action: [] integer: up, right, down, left.
-        draw: [] float32 in [0, 1): the jump, if there is one, goes to the free cell number
-            floor(23 * draw), rounded as float32, counted row by row from the top.
+        draw: [] float32 in [0, 1), which places anew. `object`: the free cell number
+            floor(23 * draw), rounded as float32, counted row by row from the top. `all`: one of the
+            13,800 places of three, number floor(13,800 * draw) with the agent's cell as its most
+            significant digit; a draw of 23 bits makes each equally likely to 0.2%.
         swap_period: steps between two swaps of the rewards, less than 2^30.
+        respawn: what is placed anew after a collection.
 
     Returns:
         The state after the step, and the reward [] float32.
@@ -92,19 +107,40 @@ def step(
     good = jnp.where(state.clock < swap_period, OBJECT_REWARD, -OBJECT_REWARD)
     reward = jnp.where(collects_blue, good, jnp.where(collects_red, -good, _STEP_REWARD))
 
-    # A number among the free cells becomes one among all cells by stepping over the taken ones, the
-    # lower one first. The bound is for a draw of 1, which a double just below 1 is as float32.
-    other = jnp.where(collects_blue, red, blue)
-    target = jnp.minimum((_FREE_CELLS * draw).astype(jnp.int32), _FREE_CELLS - 1)
-    target = target + (target >= jnp.minimum(agent, other))
-    target = target + (target >= jnp.maximum(agent, other))
-    blue = jnp.where(collects_blue, target, blue)
-    red = jnp.where(collects_red, target, red)
+    if respawn == "object":
+        other = jnp.where(collects_blue, red, blue)
+        target = _free_cell(_number_below(_FREE_CELLS, draw), agent, other)
+        cells = agent, jnp.where(collects_blue, target, blue), jnp.where(collects_red, target, red)
+    else:
+        number = _number_below(_PLACES, draw)
+        new_agent = number // (_PLACES // _CELLS)
+        new_blue = number // _FREE_CELLS % (_CELLS - 1)
+        new_blue = new_blue + (new_blue >= new_agent)
+        new_red = _free_cell(number % _FREE_CELLS, new_agent, new_blue)
+        new, old = (new_agent, new_blue, new_red), (agent, blue, red)
+        collects = collects_blue | collects_red
+        cells = tuple(jnp.where(collects, a, b) for a, b in zip(new, old, strict=True))
 
     clock = state.clock + 1
     clock = jnp.where(clock >= 2 * swap_period, 0, clock)
-    position = _position(jnp.stack([agent, blue, red]))
-    return TwoColoursState(position, clock), reward.astype(jnp.float32)
+    return TwoColoursState(_position(jnp.stack(cells)), clock), reward.astype(jnp.float32)
+
+
+def _number_below(count: int, draw: jax.Array) -> jax.Array:
+    """An integer from 0 to `count` - 1.
+
+    The bound is for a draw of 1, which a double just below 1 is as float32.
+    """
+    return jnp.minimum((count * draw).astype(jnp.int32), count - 1)
+
+
+def _free_cell(number: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """The cell of a number among those that two do not take.
+
+    It becomes one among all cells by stepping over the taken ones, the lower one first.
+    """
+    cell = number + (number >= jnp.minimum(one, other))
+    return cell + (cell >= jnp.maximum(one, other))
 
 
 def _position(cell: jax.Array) -> jax.Array:

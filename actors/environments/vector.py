@@ -22,6 +22,7 @@ class EnvironmentSpec(NamedTuple):
     max_episode_frames: int
     life_loss_discount: float
     swap_period: int = 100_000
+    respawn: str = "object"
 
 
 class Timestep(NamedTuple):

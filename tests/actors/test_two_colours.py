@@ -17,13 +17,18 @@ from actors.environments.two_colours import TwoColoursState
 from tests.actors.specs import CATCH
 
 GAME = "actors.environments.two_colours_gymnasium:TwoColours-v0"
+GAME_RESPAWN_ALL = "actors.environments.two_colours_gymnasium:TwoColoursRespawnAll-v0"
 CELLS = [(row, column) for row in range(5) for column in range(5)]
 MOVES = [(-1, 0), (0, 1), (1, 0), (0, -1)]  # up, right, down, left; row 0 is the top
 LAST_DRAW = np.nextafter(np.float32(1), np.float32(0))
 
+WORLDS = ("object", "all")
+
 # Of a random policy, to five digits: power iteration on the 13,800 states, written from the rules.
-COLLECTED_PER_STEP = 0.035657
-MEAN_REWARD = -0.038574
+COLLECTED_PER_STEP = {"object": 0.035657, "all": 0.037304}
+MEAN_REWARD = {"object": -0.038574, "all": -0.038508}
+# Of the best policy, which knows the good colour, to three digits: the same, by value iteration.
+BEST_REWARD = {"object": 0.279, "all": 0.269}
 
 
 class Played(NamedTuple):
@@ -38,7 +43,7 @@ class Played(NamedTuple):
 
 
 @functools.cache
-def play(steps, swap_period):
+def play(steps, swap_period, respawn="object"):
     """Plays random actions with the functions under test, inside one scan."""
     random = np.random.default_rng(0)
     action = random.integers(4, size=steps, dtype=np.int32)
@@ -47,7 +52,7 @@ def play(steps, swap_period):
 
     def body(state, inputs):
         action, draw = inputs
-        state, reward = two_colours.step(state, action, draw, swap_period)
+        state, reward = two_colours.step(state, action, draw, swap_period, respawn)
         return state, (state, reward)
 
     _, (states, reward) = jax.lax.scan(body, start, (jnp.asarray(action), jnp.asarray(draw)))
@@ -61,7 +66,15 @@ def free_cells(agent, other):
     return [cell for cell in CELLS if cell not in (agent, other)]
 
 
-def play_by_the_rules(start, actions, draws, swap_period):
+def places(number):
+    """Three cells by the number of their place: a digit each, among the cells that are left."""
+    agent_number, rest = divmod(number, 24 * 23)
+    blue_number, red_number = divmod(rest, 23)
+    left = list(CELLS)
+    return tuple(left.pop(index) for index in (agent_number, blue_number, red_number))
+
+
+def play_by_the_rules(start, actions, draws, swap_period, respawn):
     """The same from the paper's rules: cells as tuples, free cells as a list, time as it is."""
     agent, blue, red = (tuple(cell) for cell in start.tolist())
     positions, rewards = [(agent, blue, red)], []
@@ -72,11 +85,12 @@ def play_by_the_rules(start, actions, draws, swap_period):
         good, bad = ("blue", "red") if (t // swap_period) % 2 == 0 else ("red", "blue")
         if agent in (blue, red):
             collected = "blue" if agent == blue else "red"
-            chosen = int(np.float32(23) * draw)
-            if collected == "blue":
-                blue = free_cells(agent, red)[chosen]
+            if respawn == "all":
+                agent, blue, red = places(int(np.float32(13_800) * draw))
+            elif collected == "blue":
+                blue = free_cells(agent, red)[int(np.float32(23) * draw)]
             else:
-                red = free_cells(agent, blue)[chosen]
+                red = free_cells(agent, blue)[int(np.float32(23) * draw)]
             rewards.append({good: 1.0, bad: -1.0}[collected])
         else:
             rewards.append(-0.04)
@@ -94,11 +108,12 @@ def swaps(signs):
     return int((signs[1:] != signs[:-1]).sum())
 
 
+@pytest.mark.parametrize("respawn", WORLDS)
 @pytest.mark.parametrize(("steps", "swap_period"), [(1_000_000, 100_000), (20_000, 1), (20_000, 7)])
-def test_every_step_is_that_of_the_rules(steps, swap_period):
-    played = play(steps, swap_period)
+def test_every_step_is_that_of_the_rules(steps, swap_period, respawn):
+    played = play(steps, swap_period, respawn)
     position, reward = play_by_the_rules(
-        played.position[0], played.action, played.draw, swap_period
+        played.position[0], played.action, played.draw, swap_period, respawn
     )
     np.testing.assert_array_equal(played.position, position)
     np.testing.assert_array_equal(played.reward, reward)
@@ -122,11 +137,12 @@ def test_a_million_steps_swap_nine_times():
     np.testing.assert_array_equal(played.reward == np.float32(-0.04), ~jumped.any(axis=1))
 
 
-def test_random_policy_gets_what_it_must():
-    reward = play(1_000_000, 100_000).reward.astype(np.float64)
+@pytest.mark.parametrize("respawn", WORLDS)
+def test_random_policy_gets_what_it_must(respawn):
+    reward = play(1_000_000, 100_000, respawn).reward.astype(np.float64)
     for values, expected in (
-        (reward, MEAN_REWARD),
-        (np.abs(reward) == 1.0, COLLECTED_PER_STEP),
+        (reward, MEAN_REWARD[respawn]),
+        (np.abs(reward) == 1.0, COLLECTED_PER_STEP[respawn]),
     ):
         blocks = values.reshape(1000, 1000).mean(axis=1)  # long ones are as good as independent
         standard_error = blocks.std() / np.sqrt(len(blocks))
@@ -176,8 +192,8 @@ def test_draws_choose_among_the_free_cells(colour):
     @functools.partial(jax.vmap, in_axes=(None, None, 0))
     @functools.partial(jax.vmap, in_axes=(0, 0, None))
     def following(position, action, draw):
-        state, _ = two_colours.step(TwoColoursState(position, jnp.int32(0)), action, draw, 10)
-        return state.position
+        start = TwoColoursState(position, jnp.int32(0))
+        return two_colours.step(start, action, draw, 10, "object")[0].position
 
     middle = ((np.arange(23) + 0.5) / 23).astype(np.float32)
     draw = np.concatenate([middle, np.asarray([0.0, LAST_DRAW, 1.0], np.float32)])
@@ -187,6 +203,68 @@ def test_draws_choose_among_the_free_cells(colour):
     agent, other = position[:, colour], position[:, 3 - colour]
     np.testing.assert_array_equal(result[:, :, 0], np.broadcast_to(agent, (26, 600, 2)))
     np.testing.assert_array_equal(result[:, :, 3 - colour], np.broadcast_to(other, (26, 600, 2)))
+
+
+def every_place():
+    """[13800, 3, 2] int32: all positions of three different cells."""
+    return np.asarray([places(number) for number in range(13_800)], np.int32)
+
+
+def test_a_collection_draws_all_places_anew_each_as_often():
+    """Whatever was collected, and wherever; the middle of each draw's range, and its ends."""
+    every = every_place()
+    assert len(np.unique(every.reshape(-1, 6), axis=0)) == 13_800
+    assert (every[:, 0] != every[:, 1]).any(-1).all()
+    middle = ((np.arange(13_800) + 0.5) / 13_800).astype(np.float32)
+    draws = jnp.asarray([*middle, 0.0, LAST_DRAW, 1.0], jnp.float32)
+    for position in ([[0, 0], [0, 1], [3, 3]], [[4, 4], [2, 2], [3, 4]]):
+        start = TwoColoursState(jnp.asarray(position, jnp.int32), jnp.int32(0))
+        action = jnp.asarray(1 if position[0] == [0, 0] else 0)
+
+        def following(draw, start=start, action=action):
+            return two_colours.step(start, action, draw, 10, "all")[0].position
+
+        reached = np.asarray(jax.jit(jax.vmap(following))(draws))
+        np.testing.assert_array_equal(reached, every[[*range(13_800), 0, 13_799, 13_799]])
+
+
+@pytest.mark.parametrize("respawn", WORLDS)
+def test_the_best_possible_reward_by_dynamic_programming(respawn):
+    """Relative value iteration over all states, with the transitions of the functions under test.
+
+    With `object` a collection has 23 successors; with `all` (the test above) every place.
+    """
+    every = jnp.asarray(every_place())
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, None, 0))
+    @functools.partial(jax.vmap, in_axes=(None, 0, None))
+    @functools.partial(jax.vmap, in_axes=(0, None, None))
+    def transition(position, action, draw):
+        start = TwoColoursState(position, jnp.int32(0))
+        state, reward = two_colours.step(start, action, draw, 10, respawn)
+        cell = 5 * state.position[:, 0] + state.position[:, 1]
+        return reward, 625 * cell[0] + 25 * cell[1] + cell[2]
+
+    draws = (jnp.arange(23) + 0.5) / 23
+    reward, following = map(np.asarray, transition(every, jnp.arange(4), draws))
+    assert (reward == reward[0]).all()
+    reward, collects = reward[0].astype(np.float64), np.abs(reward[0]) == 1.0
+    number = np.zeros(25**3, int)
+    place = 5 * every[..., 0] + every[..., 1]
+    number[np.asarray(625 * place[:, 0] + 25 * place[:, 1] + place[:, 2])] = np.arange(13_800)
+    following = number[following]  # [draws, actions, states]
+    jumps_to, value = following[:, collects], np.zeros(13_800)
+    # With `object` the bad colour stays where it is for long: it pays to have it in a corner.
+    for _ in range(2_000 if respawn == "object" else 100):
+        worth = value[following[0]]
+        worth[collects] = value[jumps_to].mean(0) if respawn == "object" else value.mean()
+        best = (reward + worth).max(0)
+        # A tenth of a step stays: without it, values go round in a world with periods.
+        gain, value = best - value, value + 0.9 * (best - value)
+        value -= value.mean()
+    # The best reward is between the two (Odoni 1969).
+    assert BEST_REWARD[respawn] - 5e-4 < gain.min() <= gain.max() < BEST_REWARD[respawn] + 5e-4
 
 
 def test_start_cells_are_distinct_and_uniform():
@@ -215,14 +293,14 @@ def test_vmap_gives_what_single_grids_give():
         start = reset(keys)
 
         def body(state, inputs):
-            state, reward = step(state, *inputs, swap_period)
+            state, reward = step(state, *inputs, swap_period, "all")
             return state, (state, reward)
 
         return start, jax.lax.scan(body, start, (action, draw))[1]
 
     together = run(
         jax.vmap(two_colours.reset),
-        jax.vmap(two_colours.step, in_axes=(0, 0, 0, None)),
+        jax.vmap(two_colours.step, in_axes=(0, 0, 0, None, None)),
         keys,
         action,
         draw,
@@ -236,10 +314,11 @@ def test_vmap_gives_what_single_grids_give():
     assert set(np.unique(together[1][1])) == {np.float32(-0.04), 1.0, -1.0}
 
 
-def test_double_precision_changes_no_type(x64):
+@pytest.mark.parametrize("respawn", WORLDS)
+def test_double_precision_changes_no_type(x64, respawn):
     """Gradients are tested in double precision, with this inside their scans."""
     start = two_colours.reset(jax.random.key(0))
-    state, reward = two_colours.step(start, jnp.asarray(1), jnp.float32(0.5), 10)
+    state, reward = two_colours.step(start, jnp.asarray(1), jnp.float32(0.5), 10, respawn)
     for one in (start, state):
         assert one.position.dtype == one.clock.dtype == jnp.int32
         assert two_colours.observe(one).dtype == jnp.float32
@@ -256,16 +335,17 @@ def test_gymnasium_checks_it():
     environment.close()
 
 
-def test_gymnasium_plays_the_pure_functions():
-    environment = gymnasium.make(GAME, swap_period=30)
+@pytest.mark.parametrize(("game", "respawn"), [(GAME, "object"), (GAME_RESPAWN_ALL, "all")])
+def test_gymnasium_plays_the_pure_functions(game, respawn):
+    environment = gymnasium.make(game, swap_period=30)
     observation, _ = environment.reset(seed=4)
     random, _ = np_random(4)
     state = two_colours.reset(jax.random.key(random.integers(2**31)))
     np.testing.assert_array_equal(observation, two_colours.observe(state))
-    step = jax.jit(two_colours.step)
+    step = jax.jit(two_colours.step, static_argnums=4)
     for action in np.random.default_rng(5).integers(4, size=500):
         observation, reward, *_ = environment.step(action)
-        state, expected = step(state, action, random.random(dtype=np.float32), 30)
+        state, expected = step(state, action, random.random(dtype=np.float32), 30, respawn)
         np.testing.assert_array_equal(observation, two_colours.observe(state))
         assert observation.dtype == np.float32
         assert observation.flags.writeable  # the caller's own
@@ -301,6 +381,11 @@ def test_gymnasium_never_ends_and_swaps():
 def test_gymnasium_refuses_a_period_that_cannot_be_counted(swap_period):
     with pytest.raises(ValueError, match="swap_period"):
         gymnasium.make(GAME, swap_period=swap_period)
+
+
+def test_gymnasium_refuses_a_world_that_there_is_not():
+    with pytest.raises(ValueError, match="respawn=agent: must be one of object, all"):
+        gymnasium.make(GAME, respawn="agent")
 
 
 def test_suite_plays_it():

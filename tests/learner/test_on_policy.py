@@ -35,7 +35,7 @@ class Problem:
     """The grid world's agent, small, with two learned hyper-parameters."""
 
     def __init__(self, matching="kl", objective=OBJECTIVE):
-        environment = make_two_colours(50, 0.0)
+        environment = make_two_colours(50, "object", 0.0)
         self.network = make_network("shallow", 4, (30,), np.float32)
         meta_network = make_dense_network(3, (5,), len(LEARNED), zero_output=True)
         self.values = make_contextual(meta_network, FIXED, LEARNED, normalised=True)

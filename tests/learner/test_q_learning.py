@@ -27,7 +27,7 @@ FURTHER = 12  # L - 1
 
 class Problem:
     def __init__(self, collection_discount=1.0):
-        self.environment = make_two_colours(20, collection_discount)
+        self.environment = make_two_colours(20, "object", collection_discount)
         self.network = make_dense_network(30, (16,), 4)
         self.optimizer = make_optimizer("adam", 3e-2, epsilon=1e-4, gradient_decay=0.9)
         meta_network = make_dense_network(5, (6,), 1, zero_output=True)

@@ -379,7 +379,7 @@ PUBLISHED = "published total (std): Luketina et al. 2022"
 
 
 def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
-    runs = _agents(tmp_path, spacing=125_000, env__swap_period=100_000)
+    runs = _agents(tmp_path, spacing=125_000, env__swap_period=100_000, env__respawn="all")
     rows = table_rows(pool([read(run) for run in runs]))
     assert {row["group"]: row[PUBLISHED] for row in rows} == {
         "actor_critic": "1240000 (90000), best fixed entropy cost",
@@ -396,6 +396,8 @@ def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
         (100, {"total_frames": 20_000_000}),
         (40, {"total_frames": 10_000_000, "status": "running"}),
         (80, {"total_frames": 10_000_000, "env__swap_period": 50_000}),
+        (80, {"total_frames": 10_000_000, "env__respawn": "object"}),
+        (80, {"total_frames": 10_000_000, "env": {"suite": "two_colours"}}),  # of before the key
         (
             80,
             {
@@ -407,10 +409,34 @@ def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
     ],
 )
 def test_published_totals_stand_beside_no_others(tmp_path, points, keys):
-    keys = {"env__swap_period": 100_000} | keys
+    if "env" not in keys:
+        keys = {"env__swap_period": 100_000, "env__respawn": "all"} | keys
     run = make_run(tmp_path / "a", noise(2, points), spacing=125_000, **keys)
     (row,) = table_rows(pool([read(run)]))
     assert PUBLISHED not in row
+
+
+def test_worlds_are_not_mixed(tmp_path, capsys):
+    """Runs of before the key are of `object`; each world has figures and rows of its own."""
+    meta = {"entropy_cost": _schedule(2, 80)}
+    keys = {"spacing": 125_000, "meta": meta, "env__swap_period": 100_000}
+    old = make_run(tmp_path / "a", noise(2, 80), name="old", **keys)
+    same = make_run(tmp_path / "b", noise(2, 80), first=2, env__respawn="object", **keys)
+    new = make_run(tmp_path / "c", noise(2, 80) / 2, name="new", env__respawn="all", **keys)
+    out = tmp_path / "out"
+    run_report(old, same, new, out=out)
+    rows = table(out)
+    assert [(row["group"], row["respawn"], row["seeds"]) for row in rows] == [
+        ("new", "all", "2"),
+        ("old", "object", "4"),
+    ]
+    assert [row[PUBLISHED] for row in rows] == ["1740000 (30000), reward context", ""]
+    for name in ("cumulative_reward", "schedule", "after_swap"):
+        for world in ("all", "object"):
+            assert (out / f"{name}_respawn_{world}.png").exists()
+        assert not (out / f"{name}.png").exists()
+    assert "2 worlds, env.respawn=all and object" in capsys.readouterr().out
+    assert "2 worlds" in (out / "index.html").read_text()
 
 
 def test_a_figure_for_each_swap_period(tmp_path):

@@ -164,6 +164,7 @@ def test_help_has_an_example(command):
         ("bmg", ["meta.learned=[vtrace_lambda]"], ["meta.learned=vtrace_lambda", "entropy_cost"]),
         ("bmg", ["meta.keep_bootstrapped=false"], ["meta.keep_bootstrapped=False", "true"]),
         ("bmg", ["env.game=pong"], ["env.game=pong", "'two_colours'"]),
+        ("bmg", ["env.respawn=agent"], ["env.respawn=agent", "object, all"]),
         ("mg", ["meta.bootstrap_steps=2"], ["meta.bootstrap_steps=2", "agent.algorithm=mg"]),
         ("q_lambda", ["learner.unroll_length=16"], ["learner.unroll_length=16", "must be 1"]),
         ("q_lambda_bmg", ["meta.learned=[discount]"], ["meta.learned=discount", "epsilon"]),
@@ -196,6 +197,7 @@ def test_two_colours(tmp_path, name, overrides, parts):
         ("agent.network=separate", "shallow_atari"),
         ("meta.learned=[epsilon]", "no gradient"),
         ("env.swap_period=5", "two_colours"),
+        ("env.respawn=all", "two_colours"),
         ("env.collection_discount=0", "two_colours"),
     ],
 )

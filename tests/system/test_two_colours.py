@@ -1,11 +1,15 @@
 """`bmg train two_colours/...` as a user runs it: all seeds in one program, killed and resumed."""
 
+import csv
 import shutil
 import signal
 
 import numpy as np
 import pytest
+import yaml
 
+from configs.load import load
+from scripts.train import check_same_run
 from tests.system.checkpoints import equal, last_checkpoint
 from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
 
@@ -35,6 +39,8 @@ def test_the_run_folder(whole):
     assert summary["status"] == "finished"
     assert FRAMES <= summary["frames"] < FRAMES + 1000
     assert summary["seeds"] == 3
+    assert summary["protocol"]["swap_period"] == 5000
+    assert summary["protocol"]["respawn"] == "all"
     curves = np.load(whole / "seeds.npz")
     np.testing.assert_array_equal(curves["seeds"], [0, 1, 2])
     assert curves["frames"][-1] == summary["frames"]
@@ -80,7 +86,23 @@ def test_reported(tmp_path, whole):
     assert result.returncode == 0, result.stderr
     for name in ("cumulative_reward.png", "schedule.png", "table.md"):
         assert (tmp_path / name).stat().st_size > 0
-    assert "two_colours-bmg" in (tmp_path / "table.md").read_text()
+    with (tmp_path / "table.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["group"], row["respawn"]) == ("two_colours-bmg", "all")
+
+
+def test_a_run_of_before_there_was_a_choice_goes_on_in_its_own_world(tmp_path, whole):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["env"]["respawn"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    longer = (f"total_frames={2 * FRAMES}", "--run-dir", folder, "--resume")
+    refused = bmg(*SMALL, *longer)
+    assert refused.returncode == 2
+    assert "env.respawn=all: the run in" in refused.stderr
+    assert "has object" in refused.stderr
+    check_same_run(load(SMALL[1], [*SMALL[2:], "env.respawn=object"]), folder)  # is not refused
 
 
 def test_live_display_on_a_terminal(tmp_path):
