@@ -1,12 +1,15 @@
 """Checkpoints: arrays by orbax, made atomic by a rename and verifiable by a manifest."""
 
+import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,17 +19,19 @@ import orbax.checkpoint as ocp
 
 from agents.networks import Params
 from learner.loop import Progress
+from learner.run_folder import CONFIGURATION, MANIFEST, digest, write_error
 
 # What a checkpoint holds: a named tuple of pytrees of arrays, fields that are None left out.
 State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
-_MANIFEST = "manifest.json"
 _EXPERIENCE = "experience.npz"
+# orbax expands paths as patterns and takes some for addresses; tensorstore wants them as text.
+_MISREAD = re.compile(r"[*?\[\\:\udc80-\udcff]")
 
 
 class CheckpointError(Exception):
-    """No checkpoint can be used; the message says which were tried and why they failed."""
+    """A checkpoint cannot be written, or none can be read; the message names them and says why."""
 
 
 class Snapshot(NamedTuple):
@@ -43,8 +48,9 @@ def open_snapshots(run_folder: Path) -> "Checkpoints":
 class Checkpoints:
     """The checkpoints of one run folder, each in a directory named by its learner updates."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int, configuration: str | None = None) -> None:
+        """`configuration` of the run, as YAML, goes into each checkpoint that is saved."""
+        self._folder, self._keep, self._configuration = folder, keep, configuration
 
     def versions(self) -> list[int]:
         """Learner updates of each complete checkpoint, oldest first."""
@@ -58,10 +64,14 @@ class Checkpoints:
         progress: Progress,
         experience: dict[str, np.ndarray] | None = None,
     ) -> Path:
-        """Writes a checkpoint beside the others, then renames it into place.
+        """Writes a checkpoint beside the others, reads it back, then renames it into place.
 
         A process killed at any moment leaves either no new checkpoint or a whole one. Files of
         the manifest are hashed, so that `restore` can tell a damaged one.
+
+        Raises:
+            CheckpointError: its arrays cannot be written, or not be read back. The others stay.
+            OSError: another part of it cannot be written.
         """
         version = progress.updates
         target = self._folder / str(version)
@@ -72,14 +82,12 @@ class Checkpoints:
             shutil.rmtree(stale)
         partial = (self._folder / f"incomplete-{version}").absolute()
         partial.mkdir()
-        with _checkpointer() as checkpointer:
-            checkpointer.save(partial / "state", _tree(state))
-        (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
-        if experience is not None:
-            np.savez(partial / _EXPERIENCE, **experience)  # pyright: ignore[reportArgumentType]
-        manifest = {name: _digest(partial / name) for name in _files(partial)}
-        (partial / _MANIFEST).write_text(json.dumps(manifest))
-        _flush(partial)
+        try:
+            _write_arrays(partial, state)
+            self._write_beside(partial, progress, experience)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # so that there is room to say what happened
+            raise
         if target.exists():  # damaged, or of an earlier start of the run
             shutil.rmtree(target)
         os.rename(partial, target)
@@ -89,6 +97,19 @@ class Checkpoints:
         for old in set(versions) - set(whole[-self._keep :]):
             shutil.rmtree(self._folder / str(old))
         return target
+
+    def _write_beside(
+        self, partial: Path, progress: Progress, experience: dict[str, np.ndarray] | None
+    ) -> None:
+        """What stands beside the arrays; the manifest last."""
+        (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
+        if self._configuration is not None:
+            (partial / CONFIGURATION).write_text(self._configuration)
+        if experience is not None:
+            np.savez(partial / _EXPERIENCE, **experience)  # pyright: ignore[reportArgumentType]
+        manifest = {name: digest(partial / name) for name in _files(partial)}
+        (partial / MANIFEST).write_text(json.dumps(manifest))
+        _flush(partial)
 
     def restore(self, like: State) -> tuple[State, Progress]:
         """The newest checkpoint that is whole; damaged newer ones are reported and passed over.
@@ -102,11 +123,11 @@ class Checkpoints:
         problems = []
         for version in reversed(self.versions()):
             path = self._folder / str(version)
-            damage = _damage(path)
-            if damage is None:
+            try:
                 return self._load(path, like)
-            problems.append(f"{path}: {damage}")
-            _log.warning("checkpoint %s is damaged (%s); trying the one before it", path, damage)
+            except CheckpointError as error:
+                problems.append(f"{path}: {error}")
+                _log.warning("checkpoint %s is damaged (%s); trying the one before", path, error)
         reason = "; ".join(problems) or f"{self._folder} holds none"
         raise CheckpointError(f"no usable checkpoint: {reason}")
 
@@ -117,9 +138,10 @@ class Checkpoints:
             CheckpointError: it is damaged.
         """
         path = self._folder / str(version)
-        if damage := _damage(path):
-            raise CheckpointError(f"{path} cannot be used: {damage}")
-        return self._load(path, like)
+        try:
+            return self._load(path, like)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} cannot be used: {error}") from error
 
     def forget_after(self, version: int) -> None:
         """Drops those that a resumed run will write again."""
@@ -133,9 +155,56 @@ class Checkpoints:
         return dict(np.load(path)) if path.exists() else None
 
     def _load(self, path: Path, like: State) -> tuple[State, Progress]:
-        with _checkpointer() as checkpointer:
-            state: Any = checkpointer.restore(path.absolute() / "state", _tree(like))
-        return type(like)(**state), _progress(path)
+        """Reads one, or raises a CheckpointError that says what is wrong with it."""
+        if damage := _damage(path):
+            raise CheckpointError(damage)
+        return type(like)(**_read_arrays(path, _tree(like))), _progress(path)
+
+
+def _write_arrays(folder: Path, state: Any) -> None:
+    """Writes a state's arrays, and makes sure that they can be read.
+
+    Raises:
+        CheckpointError: they cannot be written, or what was written is something else.
+    """
+    tree = _tree(state)
+    try:
+        with _plainly_named(folder) as path, _checkpointer() as checkpointer:
+            checkpointer.save(path / "state", tree)
+    except Exception as error:  # OSError, ValueError and others, of a full disk as of all else
+        raise CheckpointError(f"cannot write {folder}: {write_error(error)}") from error
+    written = _read_arrays(folder, tree)
+    same = jax.tree.map(
+        lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), tree, written
+    )
+    if not all(jax.tree.leaves(same)):
+        raise CheckpointError(f"cannot write {folder}: it does not hold what was written to it")
+
+
+def _read_arrays(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """Reads what `_write_arrays` wrote.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    try:
+        with _plainly_named(folder) as path, _checkpointer() as checkpointer:
+            return checkpointer.restore(path / "state", like)
+    except Exception as error:  # orbax has none of its own
+        raise CheckpointError(f"its arrays cannot be read: {write_error(error)}") from error
+
+
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """An absolute path of a folder that orbax reads as it stands."""
+    path = folder.absolute()
+    if not _MISREAD.search(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="bmg-") as temporary:
+        link = Path(temporary) / "checkpoint"
+        link.symlink_to(path, target_is_directory=True)
+        yield link
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
@@ -164,17 +233,13 @@ def _files(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name != _MANIFEST
+        if path.is_file() and path.name != MANIFEST
     )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _flush(folder: Path) -> None:
     """Makes a folder's contents durable before the rename makes them visible."""
-    for name in [*_files(folder), _MANIFEST]:
+    for name in [*_files(folder), MANIFEST]:
         descriptor = os.open(folder / name, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -185,9 +250,9 @@ def _flush(folder: Path) -> None:
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        for name, digest in manifest.items():
-            if _digest(path / name) != digest:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name, written in manifest.items():
+            if digest(path / name) != written:
                 return f"{name} has changed since it was written"
     except (OSError, ValueError) as error:
         return str(error)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from agents.networks import Params
@@ -22,7 +23,7 @@ _POLL_SECONDS = 0.5  # how often a learner that waits for experience looks wheth
 
 
 class LearningDiverged(Exception):
-    """A loss or a gradient is not finite; the message names the update and the actors."""
+    """A loss, a gradient or a parameter is not finite; the message says in which update."""
 
 
 class ExperienceSource(Protocol):
@@ -65,6 +66,10 @@ class Progress:
     starts: int = 0  # how often the run was started; makes each start's random streams its own
     # (score, emulator frames) of the newest episodes of this process, which means are taken over
     recent: list[tuple[float, int]] = dataclasses.field(default_factory=list)
+
+    def copy(self) -> "Progress":
+        """As it is now; the loop goes on counting."""
+        return dataclasses.replace(self, recent=list(self.recent))
 
 
 class LoopSettings(NamedTuple):
@@ -247,13 +252,26 @@ def _count(progress: Progress, window: _Window, batch: _Batch, composition: Comp
 def _require_finite(metrics: Metrics, progress: Progress, batch: _Batch) -> None:
     if bool(metrics["finite"]):
         return
-    watched = ("loss/", "meta/loss", "meta/gradient_norm")
-    losses = ", ".join(f"{k}={float(v):g}" for k, v in metrics.items() if k.startswith(watched))
     actors = ", ".join(dict.fromkeys(unroll.actor for unroll in batch.unrolls))
     raise LearningDiverged(
-        f"update {progress.updates} was not finite and was not applied ({losses}); "
+        f"update {progress.updates} was not finite and was not applied ({_losses(metrics)}); "
         f"its batch came from {actors}"
     )
+
+
+def _losses(metrics: Metrics) -> str:
+    watched = ("loss/", "meta/loss", "meta/gradient_norm")
+    return ", ".join(f"{k}={float(v):g}" for k, v in metrics.items() if k.startswith(watched))
+
+
+def _require_good(learner: Learner, state: LearnerState, progress: Progress, batch: _Batch) -> None:
+    """Makes an update of the last state, on the newest batch, and drops it again."""
+    _, metrics = learner.step(jax.tree.map(jnp.copy, state), batch.experience)
+    if not bool(metrics["finite"]):
+        raise LearningDiverged(
+            f"the parameters that update {progress.updates} made are no good: another update of "
+            f"them would not be finite ({_losses(metrics)})"
+        )
 
 
 def save_experience(
@@ -293,6 +311,9 @@ def run(
     it runs; only then is the step waited for. So at most one batch is learned from, one is ready
     and the source's own bound holds the rest.
 
+    Parameters can be finite and so large that no update of them is. So a state is only given away
+    as a checkpoint, or returned, once an update of it was finite.
+
     Args:
         learner: the jitted step and its placement.
         state: where to start; donated.
@@ -304,14 +325,13 @@ def run(
         stop: asked between updates and while waiting.
         on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
         on_checkpoint: gets the state and what `save_experience` gave for it, each
-            `checkpoint_every_seconds`; not at the end.
+            `checkpoint_every_seconds`, an update later; not at the end.
         on_snapshot: gets the state after the update that reaches a multiple of
             `snapshot_every_frames`.
 
     Raises:
         SourceFailed: by the source.
-        LearningDiverged: an update was not finite. `state` as of the last good update went to the
-            last `on_checkpoint`.
+        LearningDiverged: an update was not finite, or one of the last state would not be.
     """
     state = learner.place_state(state)
     source.publish(learner.snapshot(state.inner.params), progress.updates)
@@ -344,6 +364,8 @@ def run(
             return None
         return _next_batch(learner, source, composition, replay, stop, due, metrics)
 
+    held: tuple[LearnerState, Progress, dict[str, np.ndarray] | None] | None = None
+    learned: _Batch | None = None
     batch: _Batch | None = None
     batch = next_batch()
     while batch is not None:
@@ -374,9 +396,15 @@ def run(
         every = settings.snapshot_every_frames
         if every and progress.frames // every > (progress.frames - learned.frames) // every:
             on_snapshot(state, progress)
+        if held is not None:
+            on_checkpoint(*held)
+            held = None
         if saving:
-            on_checkpoint(state, progress, experience)
+            # A real copy: the next step writes over what the host may share with the device.
+            held = (jax.tree.map(np.array, state), progress.copy(), experience)
             last_checkpoint = time.monotonic()
     if window.lags:  # updates since the last line
         report()
+    if learned is not None:
+        _require_good(learner, state, progress, learned)
     return state

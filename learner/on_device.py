@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from agents.meta_parameters import MetaParams
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.meta_gradient import Update
-from learner.step import MetaLearning, MetaState, meta_update
+from learner.step import MetaLearning, MetaState, all_finite, meta_update
 from learner.update import Metrics
 
 
@@ -28,8 +29,8 @@ class SeedsState(NamedTuple):
     meta: MetaState | None = None  # None where nothing is learned but the parameters
 
 
-# One seed: (state, meta-state, keys) -> (state, meta-state, meta-loss)
-Cycle = Callable[[Any, Any, jax.Array], tuple[Any, Any, jax.Array]]
+# One seed: (state, meta-state, keys) -> (state, meta-state, metrics of the meta-update)
+Cycle = Callable[[Any, Any, jax.Array], tuple[Any, Any, Metrics]]
 
 
 class SeedsLearner(NamedTuple):
@@ -47,31 +48,38 @@ class SeedsLearner(NamedTuple):
 def plain_cycle(update: Update) -> Cycle:
     """One update at hyper-parameters that nobody learns, for each key."""
 
-    def cycle(state: Any, meta: None, keys: jax.Array) -> tuple[Any, None, jax.Array]:
+    def cycle(state: Any, meta: None, keys: jax.Array) -> tuple[Any, None, Metrics]:
         state, _ = jax.lax.scan(lambda s, key: update(s, key, {}), state, keys)
-        return state, meta, jnp.zeros(())
+        return state, meta, {}
 
     return cycle
 
 
-def meta_cycle(update: Update, learning: MetaLearning, played: int) -> Cycle:
+def meta_cycle(
+    update: Update,
+    learning: MetaLearning,
+    played: int,
+    describe: Callable[[MetaParams], Metrics] = lambda gradient: {},
+) -> Cycle:
     """K updates, L - 1 further ones that the learner keeps, and one of the meta-parameters.
 
     Args:
         update: what the meta-gradient goes through.
         learning: how meta-parameters are learned.
         played: how many of the K updates take a key; all of them or none.
+        describe: what to report of a meta-gradient, by name.
     """
 
-    def cycle(state: Any, meta: MetaState, keys: jax.Array) -> tuple[Any, MetaState, jax.Array]:
+    def cycle(state: Any, meta: MetaState, keys: jax.Array) -> tuple[Any, MetaState, Metrics]:
         # Steps that play nothing, such as the target's last one, need an input all the same,
         # because K and L are the lengths of the inputs.
         inner = keys[: learning.inner_steps]
         further = jnp.concatenate([keys[played:], keys[:1]])
-        meta, _, output = meta_update(
+        meta, gradient, output = meta_update(
             update, learning, meta, state, inner, further, recompute=False, written_out=0
         )
-        return output.target.bootstrapped, meta, output.loss
+        metrics = {"meta/loss": output.loss, **describe(gradient)}
+        return output.target.bootstrapped, meta, metrics
 
     return cycle
 
@@ -108,14 +116,13 @@ def make_seeds_learner(
         inner = state.inner._replace(tally=jax.tree.map(jnp.zeros_like, state.inner.tally))
 
         def body(carry: tuple[Any, Any], keys: jax.Array):
-            inner, meta, loss = cycle(*carry, keys)
-            return (inner, meta), loss
+            inner, meta, metrics = cycle(*carry, keys)
+            return (inner, meta), metrics
 
         cycle_keys = keys[1:].reshape(cycles, updates_per_cycle)
-        (inner, meta), losses = jax.lax.scan(body, (inner, state.meta), cycle_keys)
-        metrics = {**inner.tally, "finite": _all_finite((inner.inner, meta))}
-        if meta is not None:
-            metrics["meta/loss"] = jnp.mean(losses)
+        (inner, meta), of_cycles = jax.lax.scan(body, (inner, state.meta), cycle_keys)
+        metrics = {**inner.tally, "finite": all_finite((inner.inner, meta))}
+        metrics |= {name: jnp.mean(values) for name, values in of_cycles.items()}
         return SeedsState(inner, jax.random.key_data(keys[0]), meta), metrics
 
     over_seeds = (lambda state: jax.lax.map(one_seed, state)) if on_cpu else jax.vmap(one_seed)
@@ -145,12 +152,6 @@ def make_seeds_learner(
     )
 
 
-def _all_finite(tree: Any) -> jax.Array:
-    """Whether all floating-point numbers are: losses show a fault only in the update after it."""
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
-
-
 class CurvePoint(NamedTuple):
     """What one step of the learner adds to the learning curves."""
 
@@ -168,12 +169,13 @@ def run(
     stop: Callable[[], bool],
     on_point: Callable[[CurvePoint], None],
     on_metrics: Callable[[dict[str, Any]], None],
-    on_checkpoint: Callable[[SeedsState], None],
+    on_checkpoint: Callable[[SeedsState, Progress], None],
 ) -> SeedsState:
     """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
 
     Frames and updates are those of each seed; metrics are means over seeds, and their rate is that
-    of all seeds together.
+    of all seeds together. A state is only given away as a checkpoint, or returned, once a step from
+    it was finite, as in `learner.loop.run`.
 
     Args:
         learner: the jitted step and its placement.
@@ -183,18 +185,20 @@ def run(
         stop: asked between steps.
         on_point: gets every step's point.
         on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
-        on_checkpoint: gets the state as host arrays each `checkpoint_every_seconds`; not at the
-            end.
+        on_checkpoint: gets the state as host arrays each `checkpoint_every_seconds`, a step later;
+            not at the end.
 
     Returns:
         The last state, as host arrays.
 
     Raises:
-        LearningDiverged: parameters were not finite any more; the message names the seeds.
+        LearningDiverged: parameters were not finite any more, or would not be after a further
+            step; the message names the seeds.
     """
     state = learner.place(state)
-    started = time.monotonic() - progress.seconds
+    start, started = progress.updates, time.monotonic() - progress.seconds
     last_log = last_checkpoint = time.monotonic()
+    held: tuple[SeedsState, Progress] | None = None
     since: list[Metrics] = []
 
     def report() -> None:
@@ -208,6 +212,9 @@ def run(
         state, device_metrics = learner.step(state)
         metrics = {k: v[: len(learner.seeds)] for k, v in jax.device_get(device_metrics).items()}
         _require_finite(metrics, learner, progress)
+        if held is not None:
+            on_checkpoint(*held)
+            held = None
         progress.frames += learner.steps
         progress.env_steps += learner.steps
         progress.updates += learner.updates
@@ -219,15 +226,24 @@ def run(
         if due or time.monotonic() - last_log >= settings.log_every_seconds:
             report()  # also before a checkpoint, so that no line of a resumed run lacks a stretch
         if due:
-            on_checkpoint(learner.collect(state))
+            # A real copy: the next step writes over what the host may share with the device.
+            held = (jax.tree.map(np.array, learner.collect(state)), progress.copy())
             last_checkpoint = time.monotonic()
     if since:
         report()
-    return learner.collect(state)
+    last = jax.tree.map(np.array, learner.collect(state))
+    if progress.updates > start:
+        _, metrics = learner.step(state)
+        _require_finite({k: v[: len(learner.seeds)] for k, v in metrics.items()}, learner, progress)
+    return last
 
 
 def _is_value(name: str) -> bool:
-    return name.startswith("meta/") and name != "meta/loss"
+    return name.startswith("meta/") and not _is_of_cycle(name)
+
+
+def _is_of_cycle(name: str) -> bool:
+    return name == "meta/loss" or name.startswith("meta/gradient/")
 
 
 def _require_finite(metrics: Metrics, learner: SeedsLearner, progress: Progress) -> None:
@@ -261,6 +277,6 @@ def _line(
         "actors/restarts": 0,
         "seeds": len(learner.seeds),
         "reward_per_step": means["reward"] / learner.steps,
-        **{k: means[k] for k in means if k == "meta/loss"},
+        **{k: means[k] for k in means if _is_of_cycle(k)},
         **{k: means[k] / learner.updates for k in of_updates},
     }

@@ -60,8 +60,12 @@ class SeedCurves:
             "frames": np.asarray(self._frames, np.int64),
             **{name: np.stack(values, axis=1) for name, values in self._curves.items()},
         }
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **content)
-            file.flush()
-            os.fsync(file.fileno())  # the checkpoint that follows must not be the newer one
-        os.replace(partial, self._file)
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **content)
+                file.flush()
+                os.fsync(file.fileno())  # the checkpoint that follows must not be the newer one
+            os.replace(partial, self._file)
+        except OSError:
+            partial.unlink(missing_ok=True)  # it would fill a full disk for good
+            raise

@@ -91,9 +91,8 @@ def make_learner(
 ) -> Learner:
     """Builds the jitted step, its batch axis sharded over `devices` and its state replicated.
 
-    Experience whose loss or gradient is not finite changes nothing but is reported: the metric
-    `finite` is then False, and the parameters stay those of the last good update, so that what is
-    checkpointed can be resumed.
+    A step with a loss, a gradient or a new state that is not finite changes nothing but is
+    reported: the metric `finite` is then False, and the state stays what it was.
 
     Args:
         update: one update of the inner state.
@@ -116,7 +115,8 @@ def make_learner(
             new, metrics = _meta_step(state, experience, update, meta)
             values = new.meta.params if new.meta is not None else {}
         watched = ("loss/total", "loss/gradient_norm", "meta/loss", "meta/gradient_norm")
-        finite = jnp.all(jnp.stack([jnp.isfinite(metrics[k]) for k in watched if k in metrics]))
+        # A loss is that of the parameters before: only the new state shows a step that is too long.
+        finite = all_finite((new, [metrics[k] for k in watched if k in metrics]))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         described = {f"meta/{name}": value for name, value in describe(values).items()}
         moved = _distance(new.inner.params, before)
@@ -156,6 +156,12 @@ def make_learner(
         place_batch=place_batch,
         snapshot=snapshot,
     )
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether all floating-point numbers of a pytree are."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
 
 
 def _plain_step(

@@ -244,6 +244,14 @@ def _complain(text: str, longest: int = _LONGEST_LINE) -> None:
     print(line, file=sys.stderr)
 
 
+def _where(error: OSError, options: argparse.Namespace) -> str:
+    """What the file system said, and of which folder."""
+    folders = (getattr(options, name, None) for name in ("out", "results", "run_dir", "run_dirs"))
+    named = error.filename or next(filter(None, folders), None) or "the current folder"
+    shown = named if isinstance(named, str) else ", ".join(named)
+    return f"{error.strerror}: {shown}"
+
+
 def _foreign_owner(error: ImportError) -> str | None:
     """Who else owns one of our top-level names, when an import of ours fails."""
     name = (error.name or "").split(".")[0]
@@ -265,6 +273,7 @@ def main() -> None:
     options = _parse()
     try:
         from configs.load import ConfigError, ConfigErrors
+        from learner.run_folder import STORAGE_FAULTS
         from scripts.check import RunFailed
 
         try:
@@ -282,6 +291,11 @@ def main() -> None:
         except BrokenPipeError:  # `bmg games | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 0
+        except OSError as error:
+            if error.errno not in STORAGE_FAULTS:
+                raise
+            print(f"bmg: {options.command} failed: {_where(error, options)}", file=sys.stderr)
+            status = 1
     except KeyboardInterrupt as interrupted:
         status = signals.exit_status(interrupted)
     except ImportError as error:

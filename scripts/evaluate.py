@@ -249,7 +249,12 @@ def _check_video(video: str | None) -> None:
 def _write_video(
     video: str, config: Config, policy: str, params: Params, seed: int, learned: dict[str, float]
 ) -> float:
-    """Records one more episode; returns its score."""
+    """Films one more episode; returns its score.
+
+    Raises:
+        ConfigError: the environment has no pictures.
+        RunFailed: the file cannot be written.
+    """
     import imageio_ffmpeg
 
     from actors.environments.vector import EnvironmentRefused
@@ -272,13 +277,39 @@ def _write_video(
             if writer is None:
                 height, width, _ = shown.shape
                 writer = imageio_ffmpeg.write_frames(
-                    video, (width, height), fps=_FRAMES_PER_SECOND[spec.suite], macro_block_size=2
+                    video,
+                    (width, height),
+                    fps=_FRAMES_PER_SECOND[spec.suite],
+                    macro_block_size=2,
+                    ffmpeg_log_level="quiet",
                 )
                 writer.send(None)
             writer.send(shown)
+        if writer is not None:
+            writer.close()
+        _require_film(video)
     except EnvironmentRefused as error:
         raise ConfigError(f"--video: {error}") from error
+    except OSError as error:
+        Path(video).unlink(missing_ok=True)
+        raise RunFailed(
+            f"--video {video}: the encoder could not write it all; is there room on the disk?"
+        ) from error
     finally:
         if writer is not None:
             writer.close()
     return recording.episode.score
+
+
+def _require_film(video: str) -> None:
+    """Makes sure that a film can be played: its encoder says nothing of how it ended.
+
+    Raises:
+        OSError: it is cut off.
+    """
+    import imageio_ffmpeg
+
+    try:
+        imageio_ffmpeg.count_frames_and_secs(video)
+    except RuntimeError as error:
+        raise OSError(f"{video} is cut off") from error

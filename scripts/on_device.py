@@ -136,6 +136,7 @@ class _Hyperparameters(NamedTuple):
     learned: dict[str, Learned]
     values: Contextual  # of all of them
     describe: Callable[[Any], Metrics]  # of the learned ones, by name
+    describe_gradient: Callable[[Any], Metrics]  # of a meta-gradient, by name of the learned ones
     init: Callable[[jax.Array], Any]  # key -> meta-parameters
 
 
@@ -144,7 +145,8 @@ def _hyperparameters(config: Config) -> _Hyperparameters:
     learned = {name: Learned(*hyperparameter_range(config, name)) for name in names}
     fixed = fixed_values(config)
     if not learned:
-        return _Hyperparameters(learned, lambda inputs: fixed, lambda inputs: {}, lambda key: {})
+        none = (lambda inputs: {}, lambda gradient: {}, lambda key: {})
+        return _Hyperparameters(learned, lambda inputs: fixed, *none)
     meta = config.meta
     network = make_dense_network(meta.context_length, meta.hidden, len(learned), zero_output=True)
     values = make_contextual(network, fixed, learned, meta.context_normalised)
@@ -153,7 +155,14 @@ def _hyperparameters(config: Config) -> _Hyperparameters:
         everything = values(inputs)
         return {name: jnp.asarray(everything[name]) for name in learned}
 
-    return _Hyperparameters(learned, values, describe, network.init)
+    def describe_gradient(weights: Any) -> dict[str, jax.Array]:
+        # A bias is added to each of the outputs, so its gradient is that of them all.
+        return {
+            f"meta/gradient/{name}": jnp.abs(weights["output"]["b"][index])
+            for index, name in enumerate(learned)
+        }
+
+    return _Hyperparameters(learned, values, describe, describe_gradient, network.init)
 
 
 def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matching) -> Parts:
@@ -193,7 +202,8 @@ def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matc
     if learning is None:
         return Parts(plain_cycle(lifted), init, 1)
     updates = learning.inner_steps + config.meta.bootstrap_steps - 1
-    return Parts(meta_cycle(lifted, learning, learning.inner_steps), init, updates)
+    cycle = meta_cycle(lifted, learning, learning.inner_steps, hyper.describe_gradient)
+    return Parts(cycle, init, updates)
 
 
 def _q_lambda(config: Config, environment: DeviceEnvironment, matching: Matching) -> Parts:
@@ -239,7 +249,8 @@ def _q_lambda(config: Config, environment: DeviceEnvironment, matching: Matching
         matching=match_policies(network, matching, matching_weights(config)),
         optimizer=meta,
     )
-    return Parts(meta_cycle(explore(hyper.values), learning, played=0), init, played)
+    cycle = meta_cycle(explore(hyper.values), learning, 0, hyper.describe_gradient)
+    return Parts(cycle, init, played)
 
 
 def _meta_learning(

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
+from learner.run_folder import CHECKPOINTS, CONFIGURATION, configuration_of, replace_text
 from scripts import ray_watch, signals
 from scripts.check import (
     RunFailed,
     check,
     check_run_folder,
     environment_spec,
+    hyperparameter_range,
     keys_without_effect,
+    learns,
     runs_on_device,
     schedule_frames,
 )
@@ -35,6 +38,7 @@ if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to
     from learner.checkpoint import Checkpoints
     from learner.loop import LoopSettings, Progress
     from learner.run_folder import Status
+    from learner.silence import Silence
     from learner.step import LearnerState
     from scripts.build import Agent, Probe
     from scripts.runtime import StopSignals
@@ -165,7 +169,7 @@ def _is_made(path: Path) -> bool:
 
 def check_same_run(config: Config, path: Path) -> None:
     """Refuses to go on with a run whose learning would change."""
-    earlier = config_load.load(str(path / "config.yaml"))
+    earlier = config_load.load(str(configuration_of(path)))
     old, new = (
         config_load.flat(earlier.model_dump(mode="json")),
         config_load.flat(config.model_dump(mode="json")),
@@ -219,7 +223,7 @@ def _lead(
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
     with hold(path, resume), ray_watch.watched(*_ray(config), path):
-        earlier = config_load.load(str(path / "config.yaml")) if resume else config
+        earlier = config_load.load(str(configuration_of(path))) if resume else config
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)
         with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
@@ -356,7 +360,7 @@ def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
     from learner.checkpoint import Checkpoints
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
-    checkpoints = Checkpoints(path / "checkpoints", config.checkpoint.keep)
+    checkpoints = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep, config_load.dump(config))
     if resume and not checkpoints.versions():
         if last_metrics(path):  # of checkpoints that somebody has removed
             raise ConfigError(
@@ -453,18 +457,19 @@ class Record:
     """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
 
     def __init__(self, config: Config, path: Path, num_actions: int) -> None:
-        from learner.run_folder import RunFolder, replace_text
+        from learner.run_folder import RunFolder
         from scripts.display import make_display
 
         self.path = path
         self.status: Status = "running"
         # First: with it, a run that is killed before its first checkpoint can be started again.
-        replace_text(path / "config.yaml", config_load.dump(config))
+        replace_text(path / CONFIGURATION, config_load.dump(config))
         self._facts = _facts(config, num_actions)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         self._log = _log_file(path)
         self._gauges = _gauges(config)
         self._wandb = _wandb(config, path)
+        self._silence = _silence(config)
         self.note("running")
         title = f"{config.name}: {config.env.game} -> {path}"
         self._display = make_display(title, config.total_frames)
@@ -474,6 +479,8 @@ class Record:
         from scripts.runtime import memory_mb
 
         metrics = {**metrics, "memory/total_mb": memory_mb()}
+        for warning in self._silence.warnings(metrics):
+            _log.warning("frame %s: %s", f"{metrics['frames']:,}", warning)
         self._folder.log(metrics)
         self._display.show(metrics)
         if self._gauges is not None:
@@ -493,22 +500,26 @@ class Record:
             RunFailed: for what a user can do something about.
         """
         from agents.trajectory import SourceFailed
+        from learner.checkpoint import CheckpointError
         from learner.loop import LearningDiverged
 
         try:
             yield
-        except (SourceFailed, LearningDiverged, OSError) as error:  # OSError: the disk is full, say
+            self.note("finished" if progress.frames >= config.total_frames else "interrupted")
+        # OSError: the disk is full, say
+        except (SourceFailed, LearningDiverged, CheckpointError, OSError) as error:
             reason = f"{error} (after update {progress.updates})"
             with contextlib.suppress(OSError):
                 self.note("failed", reason=reason)
             raise RunFailed(f"{reason}; run folder: {self.path}") from error
         except KeyboardInterrupt:  # the second one: no checkpoint of this moment
-            self.note("interrupted")
+            with contextlib.suppress(OSError):
+                self.note("interrupted")
             raise
         except BaseException as error:  # a fault of ours: its traceback follows
-            self.note("failed", reason=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):
+                self.note("failed", reason=f"{type(error).__name__}: {error}")
             raise
-        self.note("finished" if progress.frames >= config.total_frames else "interrupted")
 
     def note(self, status: Status, **facts: str) -> None:
         """Writes the summary with a status."""
@@ -596,9 +607,20 @@ def _facts(config: Config, num_actions: int) -> dict[str, Any]:
     }
 
 
+class _LogFile(logging.FileHandler):
+    """A warning that cannot be written is on the terminal all the same, without a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        del record
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def _log_file(path: Path) -> logging.Handler:
     """What is said while training, with the time, for the morning after a bad night."""
-    handler = logging.FileHandler(path / "log.txt")
+    handler = _LogFile(path / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     return handler
@@ -610,6 +632,14 @@ def _gauges(config: Config) -> Gauges | None:
     from actors.cluster import Gauges
 
     return Gauges(config.name)
+
+
+def _silence(config: Config) -> Silence:
+    from learner.silence import Silence
+
+    names = config.meta.learned if learns(config) else []
+    uppers = {name: hyperparameter_range(config, name)[1] for name in names}
+    return Silence(uppers, config.meta.epsilon)
 
 
 def _wandb(config: Config, path: Path) -> Any:

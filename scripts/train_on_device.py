@@ -31,6 +31,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     on_device.use_all_cores(config)
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
+    from learner.loop import Progress
     from learner.on_device import SeedsState
     from learner.on_device import run as run_loop
     from learner.seed_curves import SeedCurves
@@ -54,16 +55,16 @@ def run(config: Config, path: Path, resume: bool) -> int:
         record = Record(config, path, environment.num_actions)
         stack.enter_context(contextlib.closing(record))
 
-        def save(state: SeedsState) -> None:
+        def save(state: SeedsState, progress: Progress) -> None:
             curves.save()  # first: a checkpoint without its curves could not be resumed
             checkpoints.save(state, progress)
 
-        def on_checkpoint(state: SeedsState) -> None:
-            save(state)
+        def on_checkpoint(state: SeedsState, progress: Progress) -> None:
+            save(state, progress)
             record.note("running")
 
         with record.noting_how_it_ends(config, progress):
-            on_checkpoint(state)
+            on_checkpoint(state, progress)
             state = run_loop(
                 learner,
                 state,
@@ -74,7 +75,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
                 on_metrics=record.metrics,
                 on_checkpoint=on_checkpoint,
             )
-            save(state)
+            save(state, progress)
         print(
             f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} frames, "
             f"{progress.updates:,} updates each; {path}"

@@ -49,12 +49,13 @@ def small_update(optimizer=None):
     )
 
 
-def small_learner(devices=None):
-    return make_learner(small_update(), devices or jax.devices()[:1]), small_state()
+def small_learner(devices=None, optimizer=None):
+    learner = make_learner(small_update(optimizer), devices or jax.devices()[:1])
+    return learner, small_state(optimizer)
 
 
-def small_state():
-    optimizer = make_optimizer("rmsprop", 1e-3, max_gradient_norm=40.0)
+def small_state(optimizer=None):
+    optimizer = optimizer or make_optimizer("rmsprop", 1e-3, max_gradient_norm=40.0)
     params = NETWORK.init(jax.random.key(0))
     return init_learner_state(init_inner_state(params, optimizer))
 

@@ -1,11 +1,14 @@
 """Checkpoints: bit-equal, atomic, kept by number, and damage is noticed."""
 
+import tempfile
+
 import jax
 import numpy as np
 import pytest
 
-from learner.checkpoint import CheckpointError, Checkpoints
+from learner.checkpoint import CheckpointError, Checkpoints, Snapshot, open_snapshots
 from learner.loop import Progress
+from learner.run_folder import configuration_of
 from tests.learner.small import experience, random_batch, small_learner, small_state
 
 
@@ -110,3 +113,68 @@ def test_a_killed_save_leaves_no_checkpoint_and_does_not_disturb_the_next(tmp_pa
     checkpoints.save(_trained(2), Progress(updates=2))
     assert checkpoints.versions() == [1, 2]
     assert not partial.exists()
+
+
+# What orbax or tensorstore take for a pattern, an escape, an address or no text at all.
+_ODD_NAMES = (
+    "[2026] proj",
+    "[!a]",
+    "[",
+    "a\\b",
+    "a*b?",
+    "**",
+    "gs:",
+    "caf\udce9",
+    "~",
+    " ä\n日本 ",
+)
+
+
+@pytest.mark.parametrize("name", _ODD_NAMES, ids=ascii)
+def test_a_folder_may_have_any_name(tmp_path, name):
+    state = small_state()
+    Checkpoints(tmp_path / name, 1).save(state, Progress(updates=1))
+    restored, _ = Checkpoints(tmp_path / name, 1).restore(small_state())
+    jax.tree.map(np.testing.assert_array_equal, restored, jax.device_get(state))
+
+
+def test_snapshots_may_have_any_name(tmp_path):
+    params, snapshots = small_state().inner.params, open_snapshots(tmp_path / _ODD_NAMES[0])
+    snapshots.save(Snapshot(params), Progress(updates=3))
+    restored, _ = snapshots.load(3, Snapshot(params))
+    jax.tree.map(np.testing.assert_array_equal, restored.params, jax.device_get(params))
+
+
+def test_a_save_that_did_not_write_what_a_restore_needs_fails(tmp_path, monkeypatch):
+    """Even the way around such a name leads through one here; orbax itself notices nothing."""
+    odd = tmp_path / "[odd]"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    checkpoints = _saved(tmp_path / "run", updates=(1,))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Checkpoints(odd, 3).save(small_state(), Progress(updates=2))
+    assert Checkpoints(odd, 3).versions() == []
+    assert list(odd.iterdir()) == []
+    assert checkpoints.versions() == [1]
+
+
+def test_a_whole_checkpoint_that_cannot_be_read_is_passed_over(tmp_path, caplog):
+    """As those that older versions wrote into folders with such names."""
+    checkpoints = _saved(tmp_path, updates=(1, 2))
+    manifest = tmp_path / "2" / "manifest.json"
+    manifest.write_text("{}")
+    (tmp_path / "2" / "state" / "manifest.ocdbt").unlink()
+    assert checkpoints.restore(small_state())[1].updates == 1
+    assert "2 is damaged" in caplog.text
+
+
+def test_the_configuration_of_a_run_is_that_of_its_newest_whole_checkpoint(tmp_path):
+    own, folder = tmp_path / "config.yaml", tmp_path / "checkpoints"
+    own.write_text("seed: 1\n")
+    Checkpoints(folder, 3).save(small_state(), Progress(updates=1))
+    assert configuration_of(tmp_path) == own  # an older version's checkpoint has none
+    for n in (2, 3):
+        Checkpoints(folder, 3, f"seed: {n}\n").save(small_state(), Progress(updates=n))
+    assert configuration_of(tmp_path).read_text() == "seed: 3\n"
+    (folder / "3" / "config.yaml").write_text("seed: 7\n")
+    assert configuration_of(tmp_path).read_text() == "seed: 2\n"

@@ -1,10 +1,12 @@
 """The loop against a source that plays a script: counting, lag, stopping, failing."""
 
+import jax
 import numpy as np
 import pytest
 
 from agents.trajectory import Episode, SourceFailed, Unroll
 from learner.loop import Composition, LearningDiverged, LoopSettings, Progress, prepare, run
+from learner.optimizers import make_optimizer
 from learner.replay import Replay
 from tests.learner.small import MetaProblem, random_batch, small_learner
 
@@ -97,7 +99,7 @@ def test_counts_and_logs():
     assert progress.updates == int(state.updates) == len(source.versions) - 1
     assert progress.episodes == 2 * progress.updates
     assert [line["learner_updates"] for line in lines[:3]] == [1, 2, 3]
-    assert checkpoints == list(range(1, progress.updates + 1))
+    assert checkpoints == list(range(1, progress.updates))
     assert {"frames", "seconds", "frames_per_second", "episode_return", "loss/total"} <= set(
         lines[0]
     )
@@ -131,6 +133,53 @@ def test_a_failed_source_ends_the_run():
 def test_a_non_finite_update_ends_the_run_and_says_where():
     with pytest.raises(LearningDiverged, match=r"update 3 .* actor 0 \(pong\), actor 1 \(pong\)"):
         _train(ScriptedSource(nan_at=2))
+
+
+@pytest.mark.parametrize("total_frames", [1, 10**9])
+def test_parameters_that_are_finite_and_no_good_are_not_given_away(total_frames):
+    """Nor returned: the run's last update may be the one that was too long."""
+    saved, (learner, state) = [], small_learner(optimizer=make_optimizer("sgd", 1e30))
+    with pytest.raises(LearningDiverged, match="update"):
+        run(
+            learner,
+            state,
+            ScriptedSource(),
+            Progress(),
+            LoopSettings(total_frames, 0.0, 0.0),
+            stop=lambda: False,
+            on_metrics=lambda metrics: None,
+            on_checkpoint=lambda state, *rest: saved.append(state),
+        )
+    assert saved == []
+
+
+def test_a_checkpoint_is_of_its_own_moment():
+    """It is written an update later than it is taken."""
+    learner, state = small_learner()
+    expected, kept = {}, {}
+
+    def on_checkpoint(state, progress, experience):
+        kept[progress.updates] = state
+
+    def on_snapshot(state, progress):
+        expected[progress.updates] = jax.tree.map(np.array, state)
+
+    source, settings = ScriptedSource(), LoopSettings(1000, 0.0, 0.0, snapshot_every_frames=1)
+    run(
+        learner,
+        state,
+        source,
+        Progress(),
+        settings,
+        stop=lambda: False,
+        on_metrics=lambda metrics: None,
+        on_checkpoint=on_checkpoint,
+        on_snapshot=on_snapshot,
+    )
+    assert list(kept) == list(expected)[:-1]
+    for updates, state in kept.items():
+        assert int(state.updates) == updates
+        jax.tree.map(np.testing.assert_array_equal, state, expected[updates])
 
 
 def test_a_finished_run_learns_nothing_more():

@@ -105,8 +105,10 @@ def test_every_agent_runs_and_counts_its_steps(name):
         strict=True,
     ):
         assert not np.array_equal(before, after)
-    learned = [k for k in metrics[0] if k.startswith("meta/") and k != "meta/loss"]
-    assert learned == {"mg": ["meta/entropy_cost"], "q_lambda_bmg": ["meta/epsilon"]}.get(name, [])
+    names = {"mg": ["entropy_cost"], "q_lambda_bmg": ["epsilon"]}.get(name, [])
+    learned = [f"meta/{x}" for x in names]
+    of_meta = {f"meta/gradient/{x}" for x in names} | {*learned, *(["meta/loss"] if names else [])}
+    assert {k for k in metrics[0] if k.startswith("meta/")} == of_meta
     if learned:
         moved = jax.tree.map(
             lambda a, b: not np.array_equal(a, b), first.meta.params, state.meta.params
@@ -114,6 +116,7 @@ def test_every_agent_runs_and_counts_its_steps(name):
         assert moved["output"]["w"]
         assert np.isfinite(metrics[0]["meta/loss"]).all()
         assert (metrics[0]["meta/loss"] != 0).all()
+        assert (metrics[0][f"meta/gradient/{names[0]}"] > 0).all()
     else:
         assert "meta/loss" not in metrics[0]
 
@@ -127,7 +130,9 @@ def _run(learner, state, progress, total, points, lines=None, saved=None):
         stop=lambda: False,
         on_point=points.append,
         on_metrics=[].append if lines is None else lines.append,
-        on_checkpoint=[].append if saved is None else saved.append,
+        on_checkpoint=lambda state, progress: (saved if saved is not None else []).append(
+            (state, progress.frames)
+        ),
     )
 
 
@@ -137,7 +142,9 @@ def test_the_loop_counts_each_seeds_frames_and_averages_over_seeds(three):
     initial = learner.initial_state()
     last = _run(learner, initial, progress, learner.steps + 1, points, lines, saved)
     _assert_same(last, state)
-    _assert_same(saved[-1], state)
+    # Only the state that a step was made from; its frames are those of its own moment.
+    assert [frames for _, frames in saved] == [learner.steps]
+    _assert_same(saved[0][0], _after(learner, 1)[0])
     assert progress.frames == progress.env_steps == 2 * learner.steps
     assert [point.frames for point in points] == [learner.steps, 2 * learner.steps]
     for point, seen in zip(points, metrics, strict=True):
@@ -158,3 +165,15 @@ def test_a_seed_that_diverges_is_named(three):
     inner = state.inner._replace(inner=state.inner.inner._replace(params=broken))
     with pytest.raises(LearningDiverged, match="seed 6 was not finite any more"):
         _run(learner, state._replace(inner=inner), Progress(), 10_000, [])
+
+
+def test_parameters_that_are_finite_and_no_good_are_not_given_away(three):
+    """Steps so long that the numbers stay finite and the next step's do not."""
+    learner = three[0]
+    state = learner.initial_state()
+    huge = jax.tree.map(lambda x: np.full_like(x, 1e30), state.inner.inner.params)
+    inner = state.inner._replace(inner=state.inner.inner._replace(params=huge))
+    saved = []
+    with pytest.raises(LearningDiverged, match="seed 5, 6, 7"):
+        _run(learner, state._replace(inner=inner), Progress(), 10_000, [], saved=saved)
+    assert saved == []

@@ -2,10 +2,21 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from learner.replay import Replay
-from tests.learner.small import MetaProblem, experience, random_batch, small_learner
+from learner.step import init_learner_state, make_learner
+from learner.update import init_inner_state
+from tests.learner.small import (
+    OPTIMIZERS,
+    MetaProblem,
+    experience,
+    random_batch,
+    small_learner,
+    small_state,
+    small_update,
+)
 
 
 def _run(learner, state, steps, batch_size=4):
@@ -85,6 +96,20 @@ def test_tells_how_far_the_parameters_moved():
     np.testing.assert_allclose(metrics["loss/update_norm"], moved, rtol=1e-4)
     relative = moved / np.sqrt(sum(np.sum(a**2) for a, _ in pairs))
     np.testing.assert_allclose(metrics["loss/relative_update_norm"], relative, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_update_whose_result_is_not_finite_changes_nothing(name):
+    """The loss and the gradient are those of the parameters before, and finite."""
+    optimizer = optax.chain(OPTIMIZERS[name](), optax.scale(1e38), optax.scale(1e9))
+    state = init_learner_state(init_inner_state(small_state().inner.params, optimizer))
+    learner = make_learner(small_update(optimizer), jax.devices()[:1])
+    before, batch = jax.device_get(state), experience(random_batch())
+    batch.online.reward[:] = 1e6
+    state, metrics = learner.step(learner.place_state(state), learner.place_batch(batch))
+    assert np.isfinite([metrics["loss/total"], metrics["loss/gradient_norm"]]).all()
+    assert not bool(metrics["finite"])
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state))
 
 
 def _meta_run(learner, state, steps, online=1, further=1, batch_size=4):
