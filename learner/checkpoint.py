@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
 _EXPERIENCE = "experience.npz"
+_ROOM_BESIDE = 2**18  # bytes: of a checkpoint's arrays there are indices, and blocks half filled
 # orbax expands paths as patterns and takes some for addresses; tensorstore wants them as text.
 _MISREAD = re.compile(r"[*?\[\\:\udc80-\udcff]")
 
@@ -168,6 +170,10 @@ def _write_arrays(folder: Path, state: Any) -> None:
         CheckpointError: they cannot be written, or what was written is something else.
     """
     tree = _tree(state)
+    # tensorstore's threads print tracebacks of their own where they run out of room.
+    wanted = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree)) + _ROOM_BESIDE
+    if shutil.disk_usage(folder).free < wanted:
+        raise CheckpointError(f"cannot write {folder}: {os.strerror(errno.ENOSPC)}")
     try:
         with _plainly_named(folder) as path, _checkpointer() as checkpointer:
             checkpointer.save(path / "state", tree)

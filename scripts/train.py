@@ -359,7 +359,8 @@ def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
     """
     from learner.checkpoint import Checkpoints
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file at INFO
+    # orbax reports every file at INFO, and at ERROR with a traceback what it raises as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     checkpoints = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep, config_load.dump(config))
     if resume and not checkpoints.versions():
         if last_metrics(path):  # of checkpoints that somebody has removed

@@ -17,7 +17,8 @@ CATCH = (
 
 def _one_line(result, status, *parts):
     assert result.returncode == status, result.stderr
-    (line,) = result.stderr.strip().splitlines()
+    assert result.stderr.count("\n") == 1, result.stderr
+    line = result.stderr.strip()
     assert line.startswith("bmg: ")
     for part in parts:
         assert part in line
