@@ -73,7 +73,9 @@ class _Events:
         self._writer = EventsWriter(str(folder.absolute() / "events"))
 
     def add(self, metrics: dict[str, Any]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import (  # made at import, unseen by type checkers
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+        )
         from tensorboardX.summary import scalar
 
         for name, value in metrics.items():

@@ -19,7 +19,7 @@ _SWALLOWED = 1e-2  # of epsilon
 class _Lines(NamedTuple):
     """Silent lines in a row."""
 
-    count: int
+    lines: int
     since: int  # learner updates at the first of them
     largest: float  # gradient in them
 
@@ -45,9 +45,9 @@ class Silence:
                 continue
             updates = metrics["learner_updates"]
             before = self._silent.get(name, _Lines(0, updates, 0.0))
-            now = _Lines(before.count + 1, before.since, max(before.largest, gradient))
+            now = _Lines(before.lines + 1, before.since, max(before.largest, gradient))
             self._silent[name] = now
-            if now.count >= _LINES and updates - now.since >= _UPDATES:
+            if now.lines >= _LINES and updates - now.since >= _UPDATES:
                 self._named.add(name)
                 reason = self._reason(name, now.largest, metrics.get(f"meta/{name}"))
                 found.append(f"{name} is not being learned: {reason}")
