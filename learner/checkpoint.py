@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -10,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,7 +27,7 @@ State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
 _EXPERIENCE = "experience.npz"
-_ROOM_BESIDE = 2**18  # bytes: of a checkpoint's arrays there are indices, and blocks half filled
+_LAST_WORDS_SECONDS = 1.0  # of tensorstore's threads, after an error
 # orbax expands paths as patterns and takes some for addresses; tensorstore wants them as text.
 _MISREAD = re.compile(r"[*?\[\\:\udc80-\udcff]")
 
@@ -170,12 +170,8 @@ def _write_arrays(folder: Path, state: Any) -> None:
         CheckpointError: they cannot be written, or what was written is something else.
     """
     tree = _tree(state)
-    # tensorstore's threads print tracebacks of their own where they run out of room.
-    wanted = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree)) + _ROOM_BESIDE
-    if shutil.disk_usage(folder).free < wanted:
-        raise CheckpointError(f"cannot write {folder}: {os.strerror(errno.ENOSPC)}")
     try:
-        with _plainly_named(folder) as path, _checkpointer() as checkpointer:
+        with _quiet(), _plainly_named(folder) as path, _checkpointer() as checkpointer:
             checkpointer.save(path / "state", tree)
     except Exception as error:  # OSError, ValueError and others, of a full disk as of all else
         raise CheckpointError(f"cannot write {folder}: {write_error(error)}") from error
@@ -194,10 +190,33 @@ def _read_arrays(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
         CheckpointError: it holds something else.
     """
     try:
-        with _plainly_named(folder) as path, _checkpointer() as checkpointer:
+        with _quiet(), _plainly_named(folder) as path, _checkpointer() as checkpointer:
             return checkpointer.restore(path / "state", like)
     except Exception as error:  # orbax has none of its own
         raise CheckpointError(f"its arrays cannot be read: {write_error(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Lets an error of orbax speak for itself.
+
+    One array that cannot be written or read closes orbax's event loop, and tensorstore's threads
+    print a traceback for every other one that they then cannot report to it.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(_LAST_WORDS_SECONDS)
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager
