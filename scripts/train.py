@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,24 +91,29 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
         if resume:
             raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
         with _new_folder(config.name) as path:
-            return _start(config, path, resume)
+            return _start(config, path, resume, overrides)
     path = Path(run_dir)
     check(with_own_schedule(config, path) if resume else config)
     check_run_folder(path, resume=resume)
     if resume:
         check_same_run(config, path)
         check_schedule(config, path)
-    for key in keys_without_effect(config, overrides):
-        _log.warning("bmg: %s acts nowhere: this run learns no hyper-parameter", key)
-    return _start(config, path, resume)
+    return _start(config, path, resume, overrides)
 
 
-def _start(config: Config, path: Path, resume: bool) -> int:
+def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> int:
+    without_effect = keys_without_effect(config, overrides)
     if runs_on_device(config):
         from scripts.train_on_device import run
 
-        return run(config, path, resume)
-    return _run(config, path, resume)
+        return run(config, path, resume, without_effect)
+    return _run(config, path, resume, without_effect)
+
+
+def say_without_effect(keys: Iterable[str]) -> None:
+    """Warns of keys that were given and act nowhere; once it is known that the run starts."""
+    for key in keys:
+        _log.warning("bmg: %s acts nowhere: this run learns no hyper-parameter", key)
 
 
 def with_own_schedule(config: Config, path: Path) -> Config:
@@ -183,7 +188,7 @@ def check_same_run(config: Config, path: Path) -> None:
             )
 
 
-def _run(config: Config, path: Path, resume: bool) -> int:
+def _run(config: Config, path: Path, resume: bool, without_effect: Sequence[str] = ()) -> int:
     from scripts import build, memory, runtime
 
     runtime.use_compilation_cache()
@@ -192,6 +197,7 @@ def _run(config: Config, path: Path, resume: bool) -> int:
     probe = build.probe_environment(config)
     memory.check_memory(config, probe)
     agent = build.build_agent(with_own_schedule(config, path), probe)
+    say_without_effect(without_effect)
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()

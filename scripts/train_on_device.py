@@ -1,13 +1,21 @@
 """`bmg train` where the environment runs on the learner's device: all seeds in one program."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.schema import Config
 from scripts import memory, on_device, runtime
 from scripts.check import RunFailed
 from scripts.runs import SEEDS_FILE
-from scripts.train import Record, hold, loop_settings, open_checkpoints, starting_point
+from scripts.train import (
+    Record,
+    hold,
+    loop_settings,
+    open_checkpoints,
+    say_without_effect,
+    starting_point,
+)
 
 
 def check_memory(config: Config, parts: on_device.Parts) -> None:
@@ -21,8 +29,14 @@ def check_memory(config: Config, parts: on_device.Parts) -> None:
     memory.require(config, [state], memory.memory_bytes())
 
 
-def run(config: Config, path: Path, resume: bool) -> int:
+def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
+
+    Args:
+        config: of the run.
+        path: of its folder.
+        resume: whether to go on with what is there.
+        without_effect: keys that were given and act nowhere.
 
     Raises:
         ConfigError: nothing was created.
@@ -40,6 +54,7 @@ def run(config: Config, path: Path, resume: bool) -> int:
     parts = on_device.build_parts(config, environment)
     check_memory(config, parts)
     learner = on_device.build_seeds_learner(config, parts)
+    say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     with contextlib.ExitStack() as stack:

@@ -103,12 +103,13 @@ def test_what_cannot_fit_into_memory(tmp_path, name, override, part):
 
 
 def test_meta_keys_that_act_nowhere_are_told(tmp_path):
-    """Here beside what is refused; by itself it is no fault."""
-    overrides = ("agent.algorithm=impala", "meta.bootstrap_steps=3", "learner.unroll_length=1e9")
-    result = bmg("train", "catch/bmg", *overrides, "--run-dir", tmp_path / "run")
-    warning, refusal = result.stderr.splitlines()
+    """It is no fault: the run goes on."""
+    overrides = ("agent.algorithm=impala", "meta.bootstrap_steps=3", "actors.runtime=in_process")
+    run = ("catch/bmg", *overrides, "total_frames=600", "--run-dir", tmp_path / "run")
+    result = bmg("train", *run)
+    assert result.returncode == 0
+    (warning,) = result.stderr.splitlines()
     assert warning.startswith("bmg: meta.bootstrap_steps acts nowhere")
-    assert "learner.unroll_length=1000000000" in refusal
 
 
 def test_files_and_folders(tmp_path):
