@@ -3,9 +3,10 @@
 import time
 
 from tests.actors.specs import POOL
+from tests.system.command import PATIENCE
 
 
-def next_batch(source, within=120.0):
+def next_batch(source, within=PATIENCE):
     """The next one; actors may have to start first."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
