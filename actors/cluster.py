@@ -1,13 +1,12 @@
 """The Ray cluster under the pool: joining or starting it, what it has room for, its metrics."""
 
 import contextlib
-import importlib
 import logging
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +34,6 @@ from actors.ray_address import ask_head
 ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
 
 _STORE_BYTES_MIN = 256 * 2**20
-_PACKAGES = ("agents", "actors", "configs", "learner", "scripts")
 ROOT = Path(__file__).parents[1]  # where the packages of this process are
 
 
@@ -120,26 +118,13 @@ class _Job(JobConfig):
         return super()._serialize()
 
 
-def _adoption(root: str, path: list[str]) -> Callable[[], None]:
-    """What a worker of Ray does first, so that it runs the code that this process runs.
+def _worker_path() -> str:
+    """Where a worker of Ray looks for modules: first where the packages of this process are.
 
-    Args:
-        root: of our packages here. A node that has none there uses those that are installed on it.
-        path: where this process finds modules; a worker looks there last.
-
-    Returns:
-        A function that needs nothing of ours: a worker could find another one's.
+    So it runs the code that this process runs, whatever the current folder holds. A node that has
+    no such folder uses the packages that are installed on it.
     """
-
-    def adopt() -> None:
-        if os.path.isfile(os.path.join(root, "actors", "server.py")):
-            sys.path.insert(0, root)
-            for package in _PACKAGES:
-                importlib.import_module(package)
-            sys.path.remove(root)  # whatever else is there shall not come first
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-
-    return adopt
+    return os.pathsep.join([str(ROOT), *(os.path.abspath(entry) for entry in sys.path)])
 
 
 def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
@@ -154,12 +139,11 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
         ClusterUnreachable: nothing answers at the address.
         StartFailed: none could be started here.
     """
-    adoption = _adoption(str(ROOT), [os.path.abspath(entry) for entry in sys.path])
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "job_config": _Job(),
-        "runtime_env": {"worker_process_setup_hook": adoption},
+        "runtime_env": {"env_vars": {"PYTHONPATH": _worker_path()}},
     }
     if address is not None:
         try:
