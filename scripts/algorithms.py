@@ -35,7 +35,13 @@ from learner.optimizers import (
 )
 from learner.step import MetaLearning
 from learner.update import InnerState, Metrics, Update, make_update
-from scripts.check import frames_per_update, hyperparameter_range, learns, schedule_updates
+from scripts.check import (
+    frames_per_update,
+    hyperparameter_range,
+    learns,
+    schedule_frames,
+    updates_of,
+)
 
 View = Callable[[Trajectory], Trajectory]
 
@@ -57,7 +63,8 @@ def inner_optimizer(
     learner = config.learner
     rate: optax.ScalarOrSchedule = learner.learning_rate
     if learner.learning_rate_schedule == "linear":
-        rate = optax.linear_schedule(learner.learning_rate, 0.0, schedule_updates(config))
+        updates = updates_of(config, schedule_frames(config))
+        rate = optax.linear_schedule(learner.learning_rate, 0.0, updates)
     return make_optimizer(
         name or learner.optimizer,
         rate,

@@ -52,9 +52,9 @@ def schedule_frames(config: Config) -> int:
     return config.learner.schedule_frames or config.total_frames
 
 
-def schedule_updates(config: Config) -> int:
-    """Learner updates over which the learning rate falls to 0."""
-    return -(-schedule_frames(config) // frames_per_update(config))
+def updates_of(config: Config, frames: int) -> int:
+    """Learner updates that make so many frames."""
+    return -(-frames // frames_per_update(config))
 
 
 def check(config: Config) -> None:
@@ -142,7 +142,7 @@ def _check_schedule(config: Config) -> None:
             f"learner.schedule_frames={horizon}: the learning rate would be 0 from there to "
             f"total_frames={config.total_frames}; raise the one or lower the other"
         )
-    if schedule_updates(config) >= 2**31:
+    if updates_of(config, horizon) >= 2**31:
         key = "total_frames" if learner.schedule_frames is None else "learner.schedule_frames"
         raise ConfigError(
             f"{key}={horizon}: learner.learning_rate_schedule=linear counts to 2**31 updates; use "

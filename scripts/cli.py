@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--published",
         metavar="FILE",
+        type=_path,
         help="scores of published agents, instead of scripts/published/published_curves.csv",
     )
 

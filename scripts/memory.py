@@ -8,7 +8,7 @@ import psutil
 from configs.load import ConfigError
 from configs.schema import Config
 from scripts.build import Probe, composition, unroll_bytes
-from scripts.check import frames_per_update, new_unrolls, part_of_process
+from scripts.check import new_unrolls, part_of_process, updates_of
 
 _ACTOR_BYTES = 64 * 2**20  # of an actor's process; in truth it takes more, before its first step
 _EMULATOR_BYTES = 2**19  # of a game of Atari; about 1.5 MB were measured
@@ -56,8 +56,7 @@ def _needs(config: Config, probe: Probe) -> list[Need]:
     many = ("meta.inner_steps", "meta.bootstrap_steps") if batches > 1 else ()
     needs = [Need("batches", batches * part.learner.batch_size * unroll, (*sizes, *many))]
     if parts.needs_replay:
-        updates = -(-config.total_frames // frames_per_update(config))
-        played = updates * new_unrolls(part) * unroll
+        played = updates_of(config, config.total_frames) * new_unrolls(part) * unroll
         replayed = min(config.replay.max_bytes, played)
         needs.append(Need("replay", replayed, ("replay.max_bytes",)))
     actors = config.actors

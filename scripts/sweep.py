@@ -38,6 +38,11 @@ if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
 _log = logging.getLogger(__name__)
 _MEASURE_LINES = 8  # of metrics, after which the speed of a run is known well enough
 _MEASURE_SECONDS = 150.0
+# What turns a trial into a run that goes on until its speed is known.
+MEASURING = (
+    *(f"total_frames={10**11}", "learner.learning_rate_schedule=constant"),
+    *("learner.schedule_frames=null", "logging.every_seconds=2", "logging.tensorboard=false"),
+)
 _STORE_BYTES = 256 * 2**20
 
 
@@ -326,9 +331,8 @@ def _measure(planned: Planned, threads: int, gpu: bool) -> float | None:
 
     with tempfile.TemporaryDirectory() as temporary:
         run, log = Path(temporary) / "run", Path(temporary) / "log"
-        arguments = ["train", _absolute(planned.trial.source), *planned.trial.overrides]
-        arguments += [f"total_frames={10**11}", "learner.learning_rate_schedule=constant"]
-        arguments += ["logging.every_seconds=2", "logging.tensorboard=false"]
+        source, overrides = _absolute(planned.trial.source), planned.trial.overrides
+        arguments = ["train", source, *overrides, *MEASURING]
         lines: Sequence[dict[str, Any]] = []
         ended = False
         with (

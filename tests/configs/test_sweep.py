@@ -6,6 +6,7 @@ from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError, ConfigErrors, load
 from configs.sweep import load_sweep, named_sweeps
 from scripts.check import all_faults
+from scripts.sweep import MEASURING
 
 _GAMES = tuple(BY_NAME)
 
@@ -33,6 +34,14 @@ def test_each_shipped_sweep_can_run(name, trials):
     assert len({trial.name for trial in sweep.trials}) == trials
     for trial in sweep.trials[:: max(1, trials // 40)]:
         assert all_faults(load(trial.source, trial.overrides)) == []
+
+
+def test_what_has_a_horizon_can_be_measured(tmp_path):
+    """For an estimate a trial is trained without an end, which it has no horizon for."""
+    horizon = "{base: catch/impala, set: {learner.learning_rate_schedule: linear, "
+    source = _write(tmp_path, horizon + "total_frames: 1000, learner.schedule_frames: 4000}}")
+    (trial,) = load_sweep(source, (), _GAMES).trials
+    assert all_faults(load(trial.source, [*trial.overrides, *MEASURING])) == []
 
 
 def test_what_a_trial_is_made_of(tmp_path):

@@ -44,6 +44,7 @@ def test_every_option_that_is_a_path_knows_the_home_folder(tmp_path, monkeypatch
     assert parse(["train", "a", "--run-dir=~/x.mp4"]).run_dir == home
     assert parse(["sweep", "a", "--results=~/x.mp4"]).results == home
     assert parse(["report", "~/x.mp4", "--out=~/x.mp4"]).out == home
+    assert parse(["report", "~/x.mp4", "--published=~/x.mp4"]).published == home
     assert parse(["report", "~/x.mp4"]).run_dirs == [home]
     assert parse(["evaluate", "~/x.mp4", "--video=~/x.mp4"]).video == home
     assert parse(["evaluate", "~/x.mp4"]).run_dir == home
