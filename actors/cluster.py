@@ -229,16 +229,24 @@ def disconnect() -> None:
     _Token.forget()
 
 
-def raylet() -> int | None:
-    """The process of this machine's node, without which Ray ends this process; None: not found."""
+def raylet() -> tuple[int | None, str]:
+    """The process of this machine's node, without which Ray ends this process; None: not found.
+
+    And the file in which Ray says what it does in this process.
+    """
     here = ray.get_runtime_context().get_node_id()
     sockets = {node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == here}
+    logs = [
+        str(log)
+        for socket in sockets
+        for log in Path(socket).parents[1].glob(f"logs/python-core-driver-*_{os.getpid()}.log")
+    ]
     for process in psutil.process_iter(["name", "cmdline"]):
         if process.info["name"] == "raylet" and any(
             word.partition("=")[2] in sockets for word in process.info["cmdline"] or ()
         ):
-            return process.pid
-    return None
+            return process.pid, logs[0] if logs else os.devnull
+    return None, os.devnull
 
 
 def head() -> str:

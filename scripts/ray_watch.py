@@ -6,9 +6,12 @@ then. This one runs without any package, so that it costs 10 MiB and starts in m
 """
 
 import contextlib
+import ctypes
 import json
 import os
+import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -16,17 +19,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_TAIL_BYTES = 65_536  # of metrics.jsonl
+_TAIL_BYTES = 65_536  # of a file whose last lines are read
 _ANSWER_SECONDS = 5.0
 _ENDED = b"."  # what a process says that ends by itself
+# What Ray's log of a process says before it ends the process for want of a raylet.
+_RAY_HAS_ENDED_IT = re.compile(rb"connection to the plasma store is failed|local [Rr]aylet")
+_ORPHANED = signal.SIGUSR1
+_SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
 
 @contextlib.contextmanager
-def watched(raylet: int | None, head: str, folder: Path) -> Iterator[None]:
+def watched(raylet: int | None, log: str, head: str, folder: Path) -> Iterator[None]:
     """Around everything that uses Ray.
 
     Args:
         raylet: its process; None where it is unknown, and nothing is watched.
+        log: the file in which Ray says what it does in this process.
         head: host:port of a cluster that was joined; empty for one of the training's own.
         folder: of the run, whose summary.json is to say `failed`, or of a sweep.
     """
@@ -34,7 +42,7 @@ def watched(raylet: int | None, head: str, folder: Path) -> Iterator[None]:
         yield
         return
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(raylet), head, str(folder)],
+        [sys.executable, "-I", "-S", __file__, str(raylet), log, head, str(folder)],
         stdin=subprocess.PIPE,
         start_new_session=True,  # a signal for all processes of the training must not end it
     )
@@ -48,11 +56,11 @@ def watched(raylet: int | None, head: str, folder: Path) -> Iterator[None]:
         watcher.wait()
 
 
-def _watch(raylet: int, head: str, folder: Path) -> None:
+def _watch(raylet: int, log: Path, head: str, folder: Path) -> None:
     ray_first = _ends_first(raylet)
     if os.read(0, 1) == _ENDED:
         return
-    if ray_first:
+    if ray_first or _RAY_HAS_ENDED_IT.search(_tail(log)):
         gone = "Ray's node process (raylet) has ended"
     elif head and not _answers(head):
         gone = f"Ray's head node at {head} is gone"
@@ -79,17 +87,32 @@ def _ends_first(raylet: int) -> bool:
     """Waits until the raylet or the training ends; whether it was the raylet.
 
     Ray's processes are killed when the one that started them ends, so both may have ended before
-    this one wakes up. The kernel reports events in their order.
+    this one wakes up. The kernel reports events in their order. A killed training closes its end
+    of the pipe only when its last thread and its memory are gone; but when its main thread ends,
+    this process gets a signal at the same moment as the raylet. (The other way round the training
+    can be the faster one, too: it ends as soon as the first connection breaks. Its log tells.)
     """
+    orphaned = _signal_of_orphans()
     try:
         ended = os.pidfd_open(raylet)
     except ProcessLookupError:
         return True
     events = select.epoll()
     events.register(0, select.EPOLLIN | select.EPOLLHUP)
+    events.register(orphaned, select.EPOLLIN)
     events.register(ended, select.EPOLLIN)
     ((first, _),) = events.poll(maxevents=1)
     return first == ended
+
+
+def _signal_of_orphans() -> int:
+    """A descriptor that is readable once the thread that has started this process has ended."""
+    libc = ctypes.CDLL(None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {_ORPHANED})
+    mask = (ctypes.c_ulong * 16)(1 << (_ORPHANED - 1))  # a sigset_t
+    descriptor: int = libc.signalfd(-1, mask, 0)
+    libc.prctl(_SET_PARENT_DEATH_SIGNAL, _ORPHANED)
+    return descriptor
 
 
 def _lost(folder: Path) -> str:
@@ -114,13 +137,20 @@ def _note(folder: Path, reason: str) -> None:
 
 
 def _last_metrics(folder: Path) -> dict[str, Any]:
-    with (folder / "metrics.jsonl").open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-        for line in reversed(file.read().splitlines()):
-            with contextlib.suppress(ValueError):  # half a line
-                return json.loads(line)
+    for line in reversed(_tail(folder / "metrics.jsonl").splitlines()):
+        with contextlib.suppress(ValueError):  # half a line
+            return json.loads(line)
     return {}
 
 
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return file.read()
+    except OSError:
+        return b""
+
+
 if __name__ == "__main__":
-    _watch(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    _watch(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

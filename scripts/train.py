@@ -578,13 +578,13 @@ def connect(config: Config, probe: Probe) -> None:
         raise ConfigError("actors.device=gpu: Ray finds no GPU on this machine; use cpu")
 
 
-def _ray(config: Config) -> tuple[int | None, str]:
+def _ray(config: Config) -> tuple[int | None, str, str]:
     """What ends this process when it ends, for `ray_watch`."""
     if config.actors.runtime != "ray":
-        return None, ""
+        return None, "", ""
     from actors import cluster
 
-    return cluster.raylet(), cluster.head() if config.actors.ray_address else ""
+    return *cluster.raylet(), cluster.head() if config.actors.ray_address else ""
 
 
 def disconnect(config: Config) -> None:

@@ -85,8 +85,8 @@ from pathlib import Path
 from scripts.ray_watch import watched
 quiet = subprocess.DEVNULL
 node = subprocess.Popen(["sleep", "60"], stdout=quiet, stderr=quiet)
-end, head, folder = sys.argv[1:]
-with watched(node.pid, head, Path(folder)):
+end, log, head, folder = sys.argv[1:]
+with watched(node.pid, log, head, Path(folder)):
     time.sleep(1.0)  # until it is watched
     if end != "killed":
         node.kill()
@@ -98,23 +98,28 @@ with watched(node.pid, head, Path(folder)):
 """
 
 
+_GONE = "Ray's node process (raylet) has ended"
+
+
 @pytest.mark.parametrize(
-    ("end", "head", "said"),
+    ("end", "log", "head", "said"),
     [
-        ("with its node", "", "Ray's node process (raylet) has ended"),
-        ("by itself", "", ""),
-        ("killed", "", ""),
-        ("killed", "127.0.0.1:1", "Ray's head node at 127.0.0.1:1 is gone"),
+        ("with its node", "", "", _GONE),
+        ("by itself", "", "", ""),
+        ("killed", "", "", ""),
+        ("killed", "W The connection to the plasma store is failed. Terminate", "", _GONE),
+        ("killed", "", "127.0.0.1:1", "Ray's head node at 127.0.0.1:1 is gone"),
     ],
 )
-def test_only_what_ray_has_ended_is_told(tmp_path, end, head, said):
+def test_only_what_ray_has_ended_is_told(tmp_path, end, log, head, said):
     """A process in the place of Ray's, so that it can be told when to end."""
+    (tmp_path / "ray.log").write_text(log)
     (tmp_path / "summary.json").write_text('{"status": "running"}')
     (tmp_path / "metrics.jsonl").write_text('{"frames": 10}\n{"frames": 20}\n{"fra')
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     (tmp_path / "checkpoints" / "2" / "progress.json").write_text('{"frames": 10}')
     result = subprocess.run(
-        [sys.executable, "-c", _USES_RAY, end, head, tmp_path],
+        [sys.executable, "-c", _USES_RAY, end, tmp_path / "ray.log", head, tmp_path],
         capture_output=True,
         text=True,
         timeout=60,
