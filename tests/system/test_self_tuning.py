@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from agents.hyperparameters import HYPERPARAMETERS
+from configs.load import load
 from tests.system.command import bmg, read_metrics
 
-LEARNED = [name for name in HYPERPARAMETERS if name not in ("learning_rate_scale", "epsilon")]
+LEARNED = load("catch/bmg").meta.learned
 BMG = (
     *("train", "catch/bmg", "logging.every_seconds=0.5", "meta.inner_steps=2"),
     *("replay.unrolls=8", "actors.envs_per_actor=8", "agent.auxiliary_heads=1"),

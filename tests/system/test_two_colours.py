@@ -1,6 +1,7 @@
 """`bmg train two_colours/...` as a user runs it: all seeds in one program, killed and resumed."""
 
 import csv
+import json
 import shutil
 import signal
 
@@ -97,6 +98,11 @@ def test_a_run_of_before_there_was_a_choice_goes_on_in_its_own_world(tmp_path, w
     config = yaml.safe_load((folder / "config.yaml").read_text())
     del config["env"]["respawn"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for checkpoint in (folder / "checkpoints").iterdir():  # of then, too: without a configuration
+        (checkpoint / "config.yaml").unlink()
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        del manifest["config.yaml"]
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     longer = (f"total_frames={2 * FRAMES}", "--run-dir", folder, "--resume")
     refused = bmg(*SMALL, *longer)
     assert refused.returncode == 2
