@@ -174,8 +174,11 @@ class LearnerConfig(_Group):
     """Of RMSProp's epsilon: inside the root of the second moment (TensorFlow, IMPALA as published),
     or outside. Inside, it is compared with squares of gradients: 1e-4 there bounds a step as 0.01
     outside does."""
+    adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Of Adam's first moment; 0 averages nothing."""
     gradient_decay: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Of a moving average of the gradients that the optimiser then takes; 0 averages nothing."""
+    """Of a moving average of the gradients that the optimiser then takes; 0 averages nothing. With
+    Adam it is a second average: set this or adam_beta1 to 0 to have exactly one."""
     max_gradient_norm: float = Field(default=40.0, ge=0.0)
     """Global norm at which gradients are clipped; 0 does not clip."""
     devices: int = Field(default=1, ge=0)

@@ -73,11 +73,12 @@ def make_optimizer(
     epsilon_placement: EpsilonPlacement = "inside",
     max_gradient_norm: float = 0.0,
     gradient_decay: float = 0.0,
+    adam_beta1: float = 0.9,
 ) -> optax.GradientTransformation:
     """An inner optimiser.
 
     Args:
-        name: "sgd"; "rmsprop", without momentum; "adam", with betas 0.9 and 0.999.
+        name: "sgd"; "rmsprop", without momentum; "adam", with a second moment of decay 0.999.
         learning_rate: a number, or a schedule of the number of updates.
         decay: of RMSProp's second moment.
         epsilon: of RMSProp and Adam.
@@ -85,6 +86,8 @@ def make_optimizer(
         max_gradient_norm: global norm to clip at before anything else; 0 does not clip.
         gradient_decay: of a moving average of the gradients, which the rule then gets instead; 0
             averages nothing.
+        adam_beta1: of Adam's first moment: another such average, but corrected for its start at
+            zero, and of gradients whose second moment is their own; 0 averages nothing.
 
     Raises:
         KeyError: an unknown name.
@@ -96,7 +99,7 @@ def make_optimizer(
     rules = {
         "sgd": lambda: optax.identity(),
         "rmsprop": lambda: rms[epsilon_placement](decay, epsilon),
-        "adam": lambda: optax.scale_by_adam(eps=epsilon, eps_root=_ROOT_EPSILON),
+        "adam": lambda: optax.scale_by_adam(b1=adam_beta1, eps=epsilon, eps_root=_ROOT_EPSILON),
     }
     clip = [clip_by_norm(max_gradient_norm)] if max_gradient_norm else []
     average = [optax.ema(gradient_decay, debias=False)] if gradient_decay else []

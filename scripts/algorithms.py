@@ -73,6 +73,7 @@ def inner_optimizer(
         epsilon_placement=learner.epsilon_placement,
         max_gradient_norm=learner.max_gradient_norm,
         gradient_decay=learner.gradient_decay,
+        adam_beta1=learner.adam_beta1,
     )
 
 

@@ -47,6 +47,26 @@ def test_updates_can_be_differentiated_at_zero(rule, case, max_norm):
     assert np.isfinite(jax.grad(final)(0.0))
 
 
+@pytest.mark.parametrize(
+    ("gradient_decay", "adam_beta1"), [(0.9, 0.9), (0.9, 0.0), (0.0, 0.9)], ids=str
+)
+def test_adam_takes_gradients_that_are_averaged_before_it_by_it_or_both(gradient_decay, adam_beta1):
+    """In NumPy: the average before it is also what its second moment is of."""
+    optimizer = make_optimizer(
+        "adam", 0.1, epsilon=1e-4, gradient_decay=gradient_decay, adam_beta1=adam_beta1
+    )
+    gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    state = optimizer.init(jnp.zeros(3))
+    average = first = second = np.zeros(3)
+    for n, gradient in enumerate(gradients, 1):
+        step, state = optimizer.update(jnp.asarray(gradient), state)
+        average = gradient_decay * average + (1 - gradient_decay) * gradient
+        first = adam_beta1 * first + (1 - adam_beta1) * average
+        second = 0.999 * second + 0.001 * average**2
+        scale = np.sqrt(second / (1 - 0.999**n)) + 1e-4
+        np.testing.assert_allclose(step, -0.1 * first / (1 - adam_beta1**n) / scale, rtol=1e-3)
+
+
 def test_the_unsafe_forms_are_really_unsafe():
     """Why this file exists: optax's own clipping is NaN where ours is not."""
     zero = GRADIENTS["all zero"]
