@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.hyperparameters import Hyperparameters
-from agents.meta_parameters import Learned, initial_logit
+from agents.meta_parameters import Learned, MetaParams, initial_logit, make_hyperparameters
 from agents.networks import DenseNetwork
 
 # Of rewards whose deviation is not known yet: about that of the grid world's mean rewards.
@@ -95,3 +95,16 @@ def make_contextual(
         return {**fixed, **{name: values[i] for i, name in enumerate(learned)}}
 
     return hyperparameters
+
+
+def without_context(
+    fixed: Mapping[str, float], learned: Mapping[str, Learned]
+) -> Callable[[tuple[MetaParams, RewardContext]], Hyperparameters]:
+    """The same where each learned hyper-parameter is one number, whatever the rewards.
+
+    Args:
+        fixed: as for `make_contextual`.
+        learned: by name; value = upper * sigmoid(meta-parameter).
+    """
+    values = make_hyperparameters(fixed, learned, heads=1)
+    return lambda inputs: values(inputs[0])

@@ -253,9 +253,9 @@ class MetaConfig(_Group):
     max_gradient_norm: float = Field(default=0.0, ge=0.0)
     """Norm at which meta-gradients are clipped, in the scale of the matching function; 0 does not
     clip."""
-    context_length: int = Field(default=10, ge=1, le=10_000)
+    context_length: int = Field(default=10, ge=0, le=10_000)
     """two_colours: hyper-parameters are the output of a network that sees the mean rewards of the
-    last so many unrolls (q_lambda: steps)."""
+    last so many unrolls (q_lambda: steps). 0: no network, each is one learned number."""
     context_normalised: bool = True
     """They are normalised by their mean and deviation since the start of the run, then squashed."""
     hidden: list[Annotated[int, Field(ge=1, le=2**20)]] = Field(default=[32], max_length=64)

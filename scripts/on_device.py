@@ -11,8 +11,14 @@ import optax
 from actors.on_device import DeviceEnvironment, make_two_colours, make_unroll
 from agents import actor_critic
 from agents.actor_critic import Loss
-from agents.meta_network import Contextual, init_context, make_contextual
-from agents.meta_parameters import Learned
+from agents.meta_network import (
+    Contextual,
+    RewardContext,
+    init_context,
+    make_contextual,
+    without_context,
+)
+from agents.meta_parameters import Learned, init_meta_params
 from agents.networks import Network, make_dense_network, make_network, without_last_logits
 from configs.load import ConfigError
 from configs.schema import Config
@@ -148,21 +154,29 @@ def _hyperparameters(config: Config) -> _Hyperparameters:
         none = (lambda inputs: {}, lambda gradient: {}, lambda key: {})
         return _Hyperparameters(learned, lambda inputs: fixed, *none)
     meta = config.meta
-    network = make_dense_network(meta.context_length, meta.hidden, len(learned), zero_output=True)
-    values = make_contextual(network, fixed, learned, meta.context_normalised)
+    length, outputs = meta.context_length, len(learned)
+    if length:
+        network = make_dense_network(length, meta.hidden, outputs, zero_output=True)
+        values = make_contextual(network, fixed, learned, meta.context_normalised)
+        init = network.init
+    else:
+        values, init = without_context(fixed, learned), lambda key: init_meta_params(learned, 1)
 
     def describe(inputs: Any) -> dict[str, jax.Array]:
         everything = values(inputs)
         return {name: jnp.asarray(everything[name]) for name in learned}
 
-    def describe_gradient(weights: Any) -> dict[str, jax.Array]:
-        # A bias is added to each of the outputs, so its gradient is that of them all.
-        return {
-            f"meta/gradient/{name}": jnp.abs(weights["output"]["b"][index])
-            for index, name in enumerate(learned)
-        }
+    def describe_gradient(gradient: Any) -> dict[str, jax.Array]:
+        # A bias is added to each of the network's outputs, so its gradient is that of them all.
+        parts = gradient["output"]["b"] if length else [gradient[name] for name in learned]
+        return {f"meta/gradient/{name}": jnp.abs(parts[i]) for i, name in enumerate(learned)}
 
-    return _Hyperparameters(learned, values, describe, describe_gradient, network.init)
+    return _Hyperparameters(learned, values, describe, describe_gradient, init)
+
+
+def _first_context(config: Config) -> RewardContext:
+    """Before the first reward; where nothing looks at it, of one: orbax saves no empty arrays."""
+    return init_context(max(1, config.meta.context_length))
 
 
 def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matching) -> Parts:
@@ -178,7 +192,7 @@ def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matc
     objective = actor_critic.make_one_step_targets, reduced(config, actor_critic.loss)
     update = make_update(network, *objective, optimizer, hyper.values)
     lifted = on_policy(update, unroll, hyper.describe)
-    context = init_context(config.meta.context_length)
+    context = _first_context(config)
     learning = None
     if hyper.learned:
         match = match_where_played(network, matching, matching_weights(config))
@@ -220,7 +234,7 @@ def _q_lambda(config: Config, environment: DeviceEnvironment, matching: Matching
         hyper.values,
         hyper.describe,
     )
-    context = init_context(config.meta.context_length)
+    context = _first_context(config)
     played = config.meta.bootstrap_steps - 1
     meta = meta_optimizer(config)
 

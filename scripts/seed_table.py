@@ -22,6 +22,11 @@ _PUBLISHED = {
     "q_lambda": (0.58e6, 0.07e6, "best fixed epsilon"),
     "q_lambda_bmg": (1.93e6, 0.03e6, "reward context"),
 }
+_PUBLISHED_WITHOUT_CONTEXT = {
+    "mg": (1.29e6, 0.08e6, "no context"),
+    "bmg": (1.32e6, 0.08e6, "no context"),
+    "q_lambda_bmg": (1.78e6, 0.03e6, "no context"),
+}
 _SOURCE = "published total (std): Luketina et al. 2022"
 _PUBLISHED_FRAMES, _PUBLISHED_PERIOD, _PUBLISHED_RESPAWN = 10_000_000, 100_000, "all"
 
@@ -87,7 +92,8 @@ def _published(group: Group) -> str | None:
     The one of plain meta-gradients is with their regulariser, without which they collapse.
     """
     algorithm = str(group.setting("agent.algorithm"))
-    known = _PUBLISHED.get(algorithm)
+    without = group.meta and group.setting("meta.context_length") == 0
+    known = (_PUBLISHED_WITHOUT_CONTEXT if without else _PUBLISHED).get(algorithm)
     unregularised = algorithm == "mg" and group.setting("meta.outer.entropy_cost") == 0.0
     as_published = (
         not unregularised

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs.load import load
+from learner.checkpoint import Checkpoints
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.on_device import run
 from scripts.on_device import build_environment, build_parts, build_seeds_learner
@@ -14,8 +15,10 @@ SHORT = {
     "actor_critic": ("learner.unroll_length=8",),
     "mg": ("learner.unroll_length=8", "meta.inner_steps=2"),
     "bmg": ("learner.unroll_length=8", "meta.inner_steps=2", "meta.bootstrap_steps=2"),
+    "bmg_no_context": ("learner.unroll_length=8", "meta.inner_steps=2", "meta.bootstrap_steps=2"),
     "q_lambda": (),
     "q_lambda_bmg": ("meta.bootstrap_steps=9",),
+    "q_lambda_bmg_no_context": ("meta.bootstrap_steps=9",),
 }
 
 
@@ -88,7 +91,9 @@ def test_going_on_from_host_arrays_is_going_on(three):
     _assert_same(_after(learner, 1, once)[0], state)
 
 
-@pytest.mark.parametrize("name", ["actor_critic", "mg", "q_lambda", "q_lambda_bmg"])
+@pytest.mark.parametrize(
+    "name", ["actor_critic", "mg", "q_lambda", "q_lambda_bmg", "q_lambda_bmg_no_context"]
+)
 def test_every_agent_runs_and_counts_its_steps(name):
     learner = _learner("seeds=2", name=name)
     first = learner.initial_state()
@@ -105,7 +110,8 @@ def test_every_agent_runs_and_counts_its_steps(name):
         strict=True,
     ):
         assert not np.array_equal(before, after)
-    names = {"mg": ["entropy_cost"], "q_lambda_bmg": ["epsilon"]}.get(name, [])
+    of_q = dict.fromkeys(("q_lambda_bmg", "q_lambda_bmg_no_context"), ["epsilon"])
+    names = {"mg": ["entropy_cost"], **of_q}.get(name, [])
     learned = [f"meta/{x}" for x in names]
     of_meta = {f"meta/gradient/{x}" for x in names} | {*learned, *(["meta/loss"] if names else [])}
     assert {k for k in metrics[0] if k.startswith("meta/")} == of_meta
@@ -113,7 +119,7 @@ def test_every_agent_runs_and_counts_its_steps(name):
         moved = jax.tree.map(
             lambda a, b: not np.array_equal(a, b), first.meta.params, state.meta.params
         )
-        assert moved["output"]["w"]
+        assert moved["epsilon"] if name.endswith("no_context") else moved["output"]["w"]
         assert np.isfinite(metrics[0]["meta/loss"]).all()
         assert (metrics[0]["meta/loss"] != 0).all()
         assert (metrics[0][f"meta/gradient/{names[0]}"] > 0).all()
@@ -155,6 +161,14 @@ def test_the_loop_counts_each_seeds_frames_and_averages_over_seeds(three):
     assert lines[-1]["seeds"] == 3
     expected = points[-1].reward.mean() / learner.steps
     assert lines[-1]["reward_per_step"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bmg_no_context", "q_lambda_bmg_no_context"])
+def test_a_state_without_context_can_be_saved(tmp_path, name):
+    first = _learner("seeds=2", name=name).initial_state()
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(first, Progress())
+    _assert_same(checkpoints.restore(first)[0], first)
 
 
 def test_a_seed_that_diverges_is_named(three):

@@ -7,8 +7,8 @@ import pytest
 
 from actors.on_device import make_two_colours, make_unroll
 from agents import actor_critic
-from agents.meta_network import add_reward, init_context, make_contextual
-from agents.meta_parameters import Learned
+from agents.meta_network import add_reward, init_context, make_contextual, without_context
+from agents.meta_parameters import Learned, init_meta_params
 from agents.networks import make_dense_network, make_network
 from learner.matching import MATCHING, Weights, compare
 from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
@@ -34,11 +34,15 @@ FIXED = {**HYPER, "vtrace_leak": 0.0}
 class Problem:
     """The grid world's agent, small, with two learned hyper-parameters."""
 
-    def __init__(self, matching="kl", objective=OBJECTIVE):
+    def __init__(self, matching="kl", objective=OBJECTIVE, context_length=3):
         environment = make_two_colours(50, "object", 0.0)
         self.network = make_network("shallow", 4, (30,), np.float32)
         meta_network = make_dense_network(3, (5,), len(LEARNED), zero_output=True)
-        self.values = make_contextual(meta_network, FIXED, LEARNED, normalised=True)
+        self.values = (
+            make_contextual(meta_network, FIXED, LEARNED, normalised=True)
+            if context_length
+            else without_context(FIXED, LEARNED)
+        )
         optimizer = make_optimizer("sgd", 0.5)
         self.update = make_update(self.network, *objective, optimizer, self.values)
         self.unroll = make_unroll(environment, self.network, STEPS)
@@ -54,8 +58,10 @@ class Problem:
 
         # Not the zero output layer of the start: every weight should matter.
         self.weights = jax.tree.map(random, meta_network.init(next(keys)))
+        if not context_length:
+            self.weights = init_meta_params(LEARNED, 1)
         params = jax.tree.map(lambda x: x + 0.1 * random(x), self.network.init(next(keys)))
-        context = init_context(3)
+        context = init_context(max(1, context_length))
         for reward in (0.3, -0.2, 0.1):
             context = add_reward(context, jnp.asarray(reward))
         self.state = init_on_policy_state(
@@ -88,24 +94,25 @@ class Problem:
 
 
 @pytest.mark.parametrize(
-    ("matching", "objective", "inner_steps", "bootstrap_steps"),
+    ("matching", "objective", "inner_steps", "bootstrap_steps", "context_length"),
     [
-        ("kl", OBJECTIVE, 1, 2),
-        pytest.param("kl", OBJECTIVE, 3, 4, marks=pytest.mark.slow),
-        ("l2", OBJECTIVE, 3, 1),
-        ("kl_value", OBJECTIVE, 3, 4),
-        ("kl", VTRACE, 3, 4),
+        ("kl", OBJECTIVE, 1, 2, 3),
+        pytest.param("kl", OBJECTIVE, 3, 4, 3, marks=pytest.mark.slow),
+        ("l2", OBJECTIVE, 3, 1, 3),
+        ("kl_value", OBJECTIVE, 3, 4, 3),
+        ("kl", VTRACE, 3, 4, 3),
+        ("kl", OBJECTIVE, 3, 4, 0),
     ],
 )
 def test_finite_differences_with_everything_played_held_fixed(
-    x64, matching, objective, inner_steps, bootstrap_steps
+    x64, matching, objective, inner_steps, bootstrap_steps, context_length
 ):
     """Actions, rewards, contexts and the policy that acted are data: the reference replays them.
 
     V-trace has the acting policy in its weights, so there the two would differ if what is played
     were not stopped.
     """
-    problem = Problem(matching, objective)
+    problem = Problem(matching, objective, context_length)
     (gradients, output), keys = problem.meta_gradient(inner_steps, bootstrap_steps)
     _, played = problem.record(keys[:inner_steps])
     goal = output.target.state

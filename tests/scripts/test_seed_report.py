@@ -390,6 +390,19 @@ def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
     }
 
 
+def test_published_totals_without_context_stand_beside_runs_without_it(tmp_path):
+    world = {"env__swap_period": 100_000, "env__respawn": "all", "meta__context_length": 0}
+    runs = _agents(tmp_path, spacing=125_000, **world)
+    rows = table_rows(pool([read(run) for run in runs]))
+    assert {row["group"]: row[PUBLISHED] for row in rows} == {
+        "actor_critic": "1240000 (90000), best fixed entropy cost",  # it has no context anyway
+        "mg": "1290000 (80000), no context",
+        "bmg": "1320000 (80000), no context",
+        "q_lambda": "580000 (70000), best fixed epsilon",
+        "q_lambda_bmg": "1780000 (30000), no context",
+    }
+
+
 @pytest.mark.parametrize(
     ("points", "keys"),
     [
