@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agents.meta_parameters import MetaParams
 from learner.loop import LearningDiverged, LoopSettings, Progress
-from learner.meta_gradient import Update
+from learner.meta_gradient import MetaOutput, Update
 from learner.step import MetaLearning, MetaState, all_finite, meta_update
 from learner.update import Metrics
 
@@ -31,6 +31,9 @@ class SeedsState(NamedTuple):
 
 # One seed: (state, meta-state, keys) -> (state, meta-state, metrics of the meta-update)
 Cycle = Callable[[Any, Any, jax.Array], tuple[Any, Any, Metrics]]
+
+# A metric of Q(lambda)'s cycles that `seeds.npz` keeps too.
+_GREEDY_CHANGES = "meta/greedy_changes"
 
 
 class SeedsLearner(NamedTuple):
@@ -59,7 +62,7 @@ def meta_cycle(
     update: Update,
     learning: MetaLearning,
     played: int,
-    describe: Callable[[MetaParams], Metrics] = lambda gradient: {},
+    describe: Callable[[MetaParams, MetaOutput], Metrics] = lambda gradient, output: {},
 ) -> Cycle:
     """K updates, L - 1 further ones that the learner keeps, and one of the meta-parameters.
 
@@ -67,7 +70,7 @@ def meta_cycle(
         update: what the meta-gradient goes through.
         learning: how meta-parameters are learned.
         played: how many of the K updates take a key; all of them or none.
-        describe: what to report of a meta-gradient, by name.
+        describe: what to report of a meta-gradient and what it was computed from, by name.
     """
 
     def cycle(state: Any, meta: MetaState, keys: jax.Array) -> tuple[Any, MetaState, Metrics]:
@@ -78,7 +81,7 @@ def meta_cycle(
         meta, gradient, output = meta_update(
             update, learning, meta, state, inner, further, recompute=False, written_out=0
         )
-        metrics = {"meta/loss": output.loss, **describe(gradient)}
+        metrics = {"meta/loss": output.loss, **describe(gradient, output)}
         return output.target.bootstrapped, meta, metrics
 
     return cycle
@@ -158,6 +161,7 @@ class CurvePoint(NamedTuple):
     frames: int  # environment steps of each seed at its end
     reward: np.ndarray  # [S], collected in it
     hyperparameters: dict[str, np.ndarray]  # [S] each, means over its updates
+    greedy_changes: np.ndarray | None = None  # [S], mean over its meta-updates
 
 
 def run(
@@ -220,7 +224,8 @@ def run(
         progress.updates += learner.updates
         progress.seconds = time.monotonic() - started
         values = {k: v / metrics["updates"] for k, v in metrics.items() if _is_value(k)}
-        on_point(CurvePoint(progress.frames, metrics["reward"], values))
+        changes = metrics.get(_GREEDY_CHANGES)
+        on_point(CurvePoint(progress.frames, metrics["reward"], values, changes))
         since.append(metrics)
         due = time.monotonic() - last_checkpoint >= settings.checkpoint_every_seconds
         if due or time.monotonic() - last_log >= settings.log_every_seconds:
@@ -243,7 +248,7 @@ def _is_value(name: str) -> bool:
 
 
 def _is_of_cycle(name: str) -> bool:
-    return name == "meta/loss" or name.startswith("meta/gradient/")
+    return name in ("meta/loss", _GREEDY_CHANGES) or name.startswith("meta/gradient/")
 
 
 def _require_finite(metrics: Metrics, learner: SeedsLearner, progress: Progress) -> None:

@@ -18,6 +18,7 @@ from agents.networks import DenseNetwork, NetworkOutput, Params
 from agents.q_lambda import Transition, choose, direction, epsilon_greedy
 from agents.trajectory import Trajectory
 from learner.matching import Matching, Point, Weights
+from learner.meta_gradient import MetaOutput
 from learner.on_policy import tally
 from learner.update import InnerState, Metrics
 
@@ -128,6 +129,25 @@ def match_policies(
         return matching(points[0], points[1], trajectory, weights)
 
     return match
+
+
+def greedy_changes(network: DenseNetwork) -> Callable[[MetaOutput], jax.Array]:
+    """Builds the share of matched states whose greedy action changes on the way to the target.
+
+    Epsilon rests where it is that share over c = 1 - 1/A: the divergence of the epsilon-greedy from
+    the greedy policy has the derivative c / (1 - c epsilon) where the greedy actions agree, and
+    -1 / epsilon where they do not. With a share p of the latter, its mean is 0 at epsilon = p / c.
+    """
+
+    def share(output: MetaOutput) -> jax.Array:
+        target, learner = output.target.state, output.state
+        # All rows, as `match_policies` takes them: the products are then computed once.
+        seen = target.trajectory.observation
+        before, after = (network.apply(s.inner.params, seen)[:-1] for s in (learner, target))
+        changed = jnp.argmax(before, axis=-1) != jnp.argmax(after, axis=-1)
+        return jnp.mean(changed.astype(before.dtype))
+
+    return share
 
 
 def init_q_state(

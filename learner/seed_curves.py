@@ -14,8 +14,9 @@ class SeedCurves:
     """Collects points and writes them where `bmg report` reads them.
 
     The file holds `seeds` [S]; `frames` [N], environment steps of each seed at the end of each
-    point; `reward` [S, N], collected in it; and `meta/<name>` [S, N], means of learned
-    hyper-parameters over its updates.
+    point; `reward` [S, N], collected in it; `meta/<name>` [S, N], means of learned
+    hyper-parameters over its updates; and, for Q(lambda) with a learned epsilon, `greedy_changes`
+    [S, N], mean over its meta-updates. What the file of an earlier start lacks is NaN before.
     """
 
     def __init__(self, file: Path, seeds: Sequence[int]) -> None:
@@ -48,9 +49,14 @@ class SeedCurves:
 
     def add(self, point: CurvePoint) -> None:
         """Takes one point."""
+        curves = {"reward": point.reward, **point.hyperparameters}
+        if point.greedy_changes is not None:
+            curves["greedy_changes"] = point.greedy_changes
+        unknown = np.full(len(self._seeds), np.nan, np.float32)
+        for name, values in curves.items():
+            known = self._curves.setdefault(name, [unknown] * len(self._frames))
+            known.append(np.asarray(values, np.float32))
         self._frames.append(point.frames)
-        for name, values in {"reward": point.reward, **point.hyperparameters}.items():
-            self._curves.setdefault(name, []).append(np.asarray(values, np.float32))
 
     def save(self) -> None:
         """Replaces the file, so that a reader sees the old one or the new one, never a part."""

@@ -12,7 +12,10 @@ from rich.text import Text
 
 from agents.hyperparameters import HYPERPARAMETERS
 
-_META = ("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/cosine")
+_META = (
+    *("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/cosine"),
+    "meta/greedy_changes",
+)
 
 
 class Display(Protocol):

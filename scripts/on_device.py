@@ -24,7 +24,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from learner.matching import Matching
 from learner.meta_gradient import Matching as MatchStates
-from learner.meta_gradient import bootstrap_target
+from learner.meta_gradient import MetaOutput, bootstrap_target
 from learner.on_device import Cycle, SeedsLearner, make_seeds_learner, meta_cycle, plain_cycle
 from learner.on_policy import (
     LiftedUpdate,
@@ -36,6 +36,7 @@ from learner.on_policy import (
 from learner.q_learning import (
     become_greedy,
     explore,
+    greedy_changes,
     init_q_state,
     make_q_update,
     match_policies,
@@ -216,7 +217,12 @@ def _actor_critic(config: Config, environment: DeviceEnvironment, matching: Matc
     if learning is None:
         return Parts(plain_cycle(lifted), init, 1)
     updates = learning.inner_steps + config.meta.bootstrap_steps - 1
-    cycle = meta_cycle(lifted, learning, learning.inner_steps, hyper.describe_gradient)
+    cycle = meta_cycle(
+        lifted,
+        learning,
+        learning.inner_steps,
+        lambda gradient, output: hyper.describe_gradient(gradient),
+    )
     return Parts(cycle, init, updates)
 
 
@@ -263,7 +269,12 @@ def _q_lambda(config: Config, environment: DeviceEnvironment, matching: Matching
         matching=match_policies(network, matching, matching_weights(config)),
         optimizer=meta,
     )
-    cycle = meta_cycle(explore(hyper.values), learning, 0, hyper.describe_gradient)
+    share = greedy_changes(network)
+
+    def describe(gradient: Any, output: MetaOutput) -> Metrics:
+        return {**hyper.describe_gradient(gradient), "meta/greedy_changes": share(output)}
+
+    cycle = meta_cycle(explore(hyper.values), learning, 0, describe)
     return Parts(cycle, init, played)
 
 

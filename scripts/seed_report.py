@@ -40,6 +40,8 @@ from scripts.tables import write_tables
 
 _POINTS_DRAWN = 1_000
 _MILLION = 1e6
+_ACTIONS = 4  # of the grid world
+_REST = "rest of epsilon"
 
 
 class _Curve(NamedTuple):
@@ -183,6 +185,9 @@ def _panels(
 ) -> dict[str, list[_Curve]]:
     """Curves by what they show: each hyper-parameter that some group learns, then the reward.
 
+    Below a learned epsilon stands where it would rest: p / (1 - 1/A), p the share of states whose
+    greedy action changes on the way to the target.
+
     Args:
         groups: to draw.
         styles: of each label.
@@ -190,12 +195,16 @@ def _panels(
         starts: environment steps of a group from which `edges` count; the mean over them is drawn.
     """
     names = sorted({name for group in groups for name in group.meta})
+    names += [_REST] if any(group.greedy_changes is not None for group in groups) else []
     panels: dict[str, list[_Curve]] = {name: [] for name in [*names, "reward per step"]}
     middles = (edges[:-1] + edges[1:]) / 2
     for group in groups:
         bins = starts(group)[:, None] + edges
         per_step = group.reward / np.diff(group.frames, prepend=0)
-        for name, values in (group.meta | {"reward per step": per_step}).items():
+        shown = group.meta | {"reward per step": per_step}
+        if group.greedy_changes is not None:
+            shown[_REST] = group.greedy_changes / (1 - 1 / _ACTIONS)
+        for name, values in shown.items():
             values = within_a_period(group.frames, values, group.period or 1)
             interval = mean_interval(mean_over_swaps(binned_means(group.frames, values, bins)))
             panels[name].append(_Curve(group.label, styles[group.label], middles, interval))

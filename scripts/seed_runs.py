@@ -21,6 +21,7 @@ _NOT_OF_THE_GROUP = (
     *("learner.devices", "learner.gpu_memory"),
     *("learner.processes", "learner.process", "learner.coordinator"),
 )
+_CHANGES = "greedy_changes"  # no name of a hyper-parameter
 _SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
 
 
@@ -34,6 +35,7 @@ class SeedRun(NamedTuple):
     seeds: np.ndarray  # [S]
     reward: np.ndarray  # [S, N] sums
     meta: dict[str, np.ndarray]  # [S, N] mean values of each learned hyper-parameter
+    greedy_changes: np.ndarray | None  # [S, N]; of Q(lambda) that learns its epsilon
 
 
 class Group(NamedTuple):
@@ -45,6 +47,7 @@ class Group(NamedTuple):
     frames: np.ndarray  # [N]
     reward: np.ndarray  # [S, N]
     meta: dict[str, np.ndarray]  # [S, N]
+    greedy_changes: np.ndarray | None  # [S, N]; None where a run of it has none
 
     def setting(self, key: str) -> Any:
         """The value of a dotted configuration key; None where there is none."""
@@ -81,7 +84,9 @@ def read(path: Path) -> SeedRun:
     meta = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
     status = _mapping(path / "summary.json", {}).get("status", "unfinished")
     config = completed(flat(_mapping(path / "config.yaml", None)))
-    return SeedRun(path, config, status, arrays["frames"], arrays["seeds"], arrays["reward"], meta)
+    frames, seeds, reward = (arrays[name] for name in ("frames", "seeds", "reward"))
+    changes = arrays.get(_CHANGES)
+    return SeedRun(path, config, status, frames, seeds, reward, meta, changes)
 
 
 def _fault(arrays: dict[str, np.ndarray]) -> str | None:
@@ -96,7 +101,7 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
     for name, values in arrays.items():
         if not np.issubdtype(values.dtype, np.number):
             return f"is damaged: {name} holds no numbers"
-        per_seed = name == "reward" or name.startswith("meta/")
+        per_seed = name in ("reward", _CHANGES) or name.startswith("meta/")
         if per_seed and values.shape != (shape := (len(seeds), len(frames))):
             return f"is damaged: {name} has shape {values.shape}, not {shape} (seeds, points)"
     if frames[0] <= 0 or (np.diff(frames) <= 0).any():
@@ -153,14 +158,16 @@ def _pooled(label: str, members: list[SeedRun]) -> Group:
     end = min(int(run.frames[-1]) for run in members)
     coarsest = max((run.frames for run in members), key=spacing)
     grid = coarsest[coarsest <= end] if coarsest[0] <= end else np.asarray([end])
-    parts = [_on_grid(run, grid) for run in members]
-    reward = np.concatenate([reward for reward, _ in parts])
-    meta = {name: np.concatenate([meta[name] for _, meta in parts]) for name in members[0].meta}
+    rewards, means = zip(*(_on_grid(run, grid) for run in members), strict=True)
+    reward = np.concatenate(rewards)
+    meta = {name: np.concatenate([of_run[name] for of_run in means]) for name in members[0].meta}
+    changes = [of_run[_CHANGES] for of_run in means if _CHANGES in of_run]
+    greedy_changes = np.concatenate(changes) if len(changes) == len(members) else None
     status = _status(members, int(grid[-1]))
     for name, values in meta.items():  # those points are left out of every mean
         if unknown := int((~np.isfinite(values)).any(1).sum()):
             status += f"; {name} is not always finite in {unknown} of {len(reward)} seeds"
-    return Group(label, members[0].config, status, grid, reward, meta)
+    return Group(label, members[0].config, status, grid, reward, meta, greedy_changes)
 
 
 def by_world(groups: list[Group]) -> dict[str | None, list[Group]]:
@@ -170,12 +177,13 @@ def by_world(groups: list[Group]) -> dict[str | None, list[Group]]:
 
 
 def _on_grid(run: SeedRun, grid: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reward [S, N] and hyper-parameters [S, N] at points that end at `grid` [N]."""
+    """Reward [S, N] and what is a mean [S, N], by name, at points that end at `grid` [N]."""
     count = len(grid)
+    means = run.meta if run.greedy_changes is None else {**run.meta, _CHANGES: run.greedy_changes}
     if np.array_equal(run.frames[:count], grid):
-        return run.reward[:, :count], {name: v[:, :count] for name, v in run.meta.items()}
+        return run.reward[:, :count], {name: v[:, :count] for name, v in means.items()}
     edges = np.concatenate([[0], grid])
-    means = {name: binned_means(run.frames, v, edges) for name, v in run.meta.items()}
+    means = {name: binned_means(run.frames, v, edges) for name, v in means.items()}
     return binned_sums(run.frames, run.reward, edges), means
 
 

@@ -114,6 +114,8 @@ def test_every_agent_runs_and_counts_its_steps(name):
     names = {"mg": ["entropy_cost"], **of_q}.get(name, [])
     learned = [f"meta/{x}" for x in names]
     of_meta = {f"meta/gradient/{x}" for x in names} | {*learned, *(["meta/loss"] if names else [])}
+    if name in of_q:
+        of_meta |= {"meta/greedy_changes"}
     assert {k for k in metrics[0] if k.startswith("meta/")} == of_meta
     if learned:
         moved = jax.tree.map(
@@ -191,3 +193,16 @@ def test_parameters_that_are_finite_and_no_good_are_not_given_away(three):
     with pytest.raises(LearningDiverged, match="seed 5, 6, 7"):
         _run(learner, state._replace(inner=inner), Progress(), 10_000, [], saved=saved)
     assert saved == []
+
+
+def test_greedy_changes_are_kept_beside_the_learned_epsilon():
+    """In the points and in the log, as a share: not divided by the updates, as sums are."""
+    learner = _learner("seeds=2", name="q_lambda_bmg")
+    points, lines = [], []
+    _run(learner, learner.initial_state(), Progress(), 2 * learner.steps, points, lines)
+    changes = np.asarray([point.greedy_changes for point in points])
+    assert changes.shape == (2, 2)
+    assert ((changes > 0.0) & (changes < 1.0)).all()
+    assert len({round(share, 6) for share in changes.ravel().tolist()}) == 4
+    assert lines[-1]["meta/greedy_changes"] == pytest.approx(changes[-1].mean(), rel=1e-6)
+    assert list(points[0].hyperparameters) == ["meta/epsilon"]

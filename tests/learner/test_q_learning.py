@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from actors.on_device import make_two_colours
-from agents.meta_network import init_context, make_contextual
-from agents.meta_parameters import Learned
+from agents.meta_network import init_context, make_contextual, without_context
+from agents.meta_parameters import Learned, init_meta_params
 from agents.networks import make_dense_network
 from agents.q_lambda import Transition, direction, epsilon_greedy
 from learner.matching import MATCHING, Weights
@@ -16,6 +16,7 @@ from learner.optimizers import make_optimizer
 from learner.q_learning import (
     become_greedy,
     explore,
+    greedy_changes,
     init_q_state,
     make_q_update,
     match_policies,
@@ -26,14 +27,18 @@ FURTHER = 12  # L - 1
 
 
 class Problem:
-    def __init__(self, collection_discount=1.0):
+    def __init__(self, collection_discount=1.0, context_length=5):
         self.environment = make_two_colours(20, "object", collection_discount)
         self.network = make_dense_network(30, (16,), 4)
         self.optimizer = make_optimizer("adam", 3e-2, epsilon=1e-4, gradient_decay=0.9)
         meta_network = make_dense_network(5, (6,), 1, zero_output=True)
         fixed = {**HYPER, "discount": 0.9, "vtrace_lambda": 0.8}
         learned = {"epsilon": Learned(0.4, 1.0)}
-        self.values = make_contextual(meta_network, fixed, learned, normalised=True)
+        self.values = (
+            make_contextual(meta_network, fixed, learned, normalised=True)
+            if context_length
+            else without_context(fixed, learned)
+        )
         self.update = make_q_update(
             self.network,
             self.environment.observe,
@@ -46,8 +51,10 @@ class Problem:
         self.weights = jax.tree.map(
             lambda x: jax.random.normal(next(keys), x.shape), meta_network.init(next(keys))
         )
+        if not context_length:
+            self.weights = init_meta_params(learned, 1)
         first = self.environment.reset(next(keys))
-        context = init_context(5)
+        context = init_context(max(1, context_length))
         state = init_q_state(
             self.network,
             self.optimizer,
@@ -71,17 +78,49 @@ class Problem:
             states.append(state)
         return state, states
 
+    def meta_gradient(self, keys):
+        """Of the cycle that plays `keys` but the last, and what else it gives."""
+        function = bootstrapped_meta_gradient(
+            explore(self.values),
+            bootstrap_target(self.update, become_greedy, written_out=0),
+            match_policies(self.network, MATCHING["kl"], Weights()),
+        )
+        return jax.jit(function)(self.weights, self.state, keys[:1], keys)
+
+    def greedy_actions(self, keys):
+        """Before and after the cycle, at the states that it goes through; from a plain loop."""
+        last, states = self.play(self.state, keys[:FURTHER])
+        seen = [self.environment.observe(s.environment) for s in (self.state, *states[:-1])]
+        params = self.state.inner.params, last.inner.params
+        q = [np.asarray(self.network.apply(p, jnp.stack(seen))) for p in params]
+        return [np.argmax(values, axis=-1) for values in q]
+
+
+def test_one_number_gets_the_gradient_of_the_formula(x64):
+    """Without context. By hand, from the share p of states whose greedy action changes."""
+    problem, shares = Problem(context_length=0), []
+    for number in range(4):
+        keys = jax.random.split(jax.random.key(20 + number), FURTHER + 1)
+        gradients, output = problem.meta_gradient(keys)
+        before, after = problem.greedy_actions(keys)
+        p, epsilon, c = np.mean(before != after), 0.4, 1 - 1 / 4
+        of_epsilon = (1 - p) * c / (1 - c * epsilon) - p / epsilon
+        expected = of_epsilon * epsilon * (1 - epsilon)  # the sigmoid's
+        assert list(gradients) == ["epsilon"]
+        np.testing.assert_allclose(gradients["epsilon"], expected, rtol=1e-9)
+        # Towards the rest point p / c, whichever side it is on.
+        assert np.sign(gradients["epsilon"]) == np.sign(epsilon - p / c)
+        np.testing.assert_allclose(greedy_changes(problem.network)(output), p, rtol=1e-12)
+        shares.append(p)
+    assert min(shares) < max(shares)
+    assert 0 < max(shares) < 1
+
 
 def test_the_meta_gradient_is_that_of_epsilon_alone(x64):
     """By hand: the greedy actions after L - 1 more updates, at the states they went through."""
     problem = Problem()
     keys = jax.random.split(jax.random.key(2), FURTHER + 1)
-    meta_gradient = bootstrapped_meta_gradient(
-        explore(problem.values),
-        bootstrap_target(problem.update, become_greedy, written_out=0),
-        match_policies(problem.network, MATCHING["kl"], Weights()),
-    )
-    gradients, output = jax.jit(meta_gradient)(problem.weights, problem.state, keys[:1], keys)
+    gradients, output = problem.meta_gradient(keys)
     last, states = problem.play(problem.state, keys[:FURTHER])
     observed = [problem.environment.observe(s.environment) for s in (problem.state, *states)]
     observed = jnp.stack(observed[:FURTHER])

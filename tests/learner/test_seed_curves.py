@@ -42,6 +42,18 @@ def test_what_came_after_the_checkpoint_comes_again(tmp_path):
     assert saved["meta/epsilon"].shape == (2, 3)
 
 
+def test_what_an_earlier_version_did_not_keep_is_unknown_before(tmp_path):
+    _curves(tmp_path, (10, 20)).save()
+    resumed = SeedCurves(tmp_path / "seeds.npz", (3, 4))
+    resumed.read(20)
+    resumed.add(_point(30)._replace(greedy_changes=np.asarray([0.1, 0.3])))
+    resumed.save()
+    saved = np.load(tmp_path / "seeds.npz")
+    nan = np.nan
+    np.testing.assert_allclose(saved["greedy_changes"], [[nan, nan, 0.1], [nan, nan, 0.3]])
+    assert saved["reward"].shape == saved["greedy_changes"].shape
+
+
 def test_a_file_that_does_not_reach_the_checkpoint_or_is_of_other_seeds_is_refused(tmp_path):
     _curves(tmp_path, (10, 20)).save()
     with pytest.raises(ValueError, match="no point at 30 steps"):

@@ -29,7 +29,9 @@ from scripts.seed_table import table_rows
 PERIOD = 1_000
 
 
-def make_run(path, reward, *, first=0, spacing=100, meta=None, status="finished", **keys):
+def make_run(
+    path, reward, *, first=0, spacing=100, meta=None, changes=None, status="finished", **keys
+):
     """A run folder with reward [S, N] at points of `spacing` steps."""
     reward = np.asarray(reward, np.float32)
     seeds, points = reward.shape
@@ -55,6 +57,8 @@ def make_run(path, reward, *, first=0, spacing=100, meta=None, status="finished"
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (path / "summary.json").write_text(json.dumps({"status": status}))
     arrays = {f"meta/{n}": np.asarray(v, np.float32) for n, v in (meta or {}).items()}
+    if changes is not None:
+        arrays["greedy_changes"] = np.asarray(changes, np.float32)
     np.savez(
         path / "seeds.npz",
         frames=frames.astype(np.int64),
@@ -258,6 +262,23 @@ def test_other_ends_are_said(tmp_path):
     assert group.status == "finished; epsilon is not always finite in 1 of 2 seeds"
 
 
+def test_greedy_changes_are_pooled_where_all_runs_have_them(tmp_path):
+    changes = np.random.default_rng(0).random((2, 60))
+    keys = {"meta": {"epsilon": np.full((2, 60), 0.1)}, "agent__algorithm": "q_lambda_bmg"}
+    one = read(make_run(tmp_path / "a", noise(2, 60), changes=changes, **keys))
+    two = read(make_run(tmp_path / "b", noise(2, 60), first=2, changes=1 - changes, **keys))
+    (group,) = pool([one, two])
+    np.testing.assert_allclose(group.greedy_changes, [*changes, *(1 - changes)], rtol=1e-6)
+    assert group.meta.keys() == {"epsilon"}
+    keys["meta"] = {"epsilon": np.full((2, 20), 0.1)}
+    coarse = changes.reshape(2, 20, 3).mean(2)
+    thin = make_run(tmp_path / "c", noise(2, 20), first=4, spacing=300, changes=coarse, **keys)
+    (group,) = pool([one, read(thin)])
+    np.testing.assert_allclose(group.greedy_changes, [*coarse, *coarse], rtol=1e-5)
+    (group,) = pool([one, read(make_run(tmp_path / "d", noise(2, 20), first=6, **keys))])
+    assert group.greedy_changes is None  # of a version that did not keep them
+
+
 def test_labels_say_what_differs(tmp_path):
     meta = {"entropy_cost": np.ones((2, 20))}
     settings = [
@@ -298,6 +319,7 @@ def _agents(folder, **keys):
             folder / name,
             noise(3, 80, of=index) * (1 + index / 5),
             meta={learned[name]: _schedule(3, 80)} if name in learned else None,
+            changes=_schedule(3, 80) if name == "q_lambda_bmg" else None,
             name=name,
             agent__algorithm=name,
             agent__epsilon=0.1,
@@ -526,6 +548,7 @@ def _write(name, content):
         (_spoilt(reward=None), "seeds.npz", "lacks reward"),
         (_spoilt(reward=np.zeros((2, 3))), "seeds.npz", r"\(2, 3\), not \(2, 20\)"),
         (_spoilt(**{"meta/epsilon": np.zeros(20)}), "seeds.npz", "meta/epsilon has shape"),
+        (_spoilt(greedy_changes=np.zeros(20)), "seeds.npz", "greedy_changes has shape"),
         (_spoilt(reward=np.full((2, 20), np.nan)), "seeds.npz", "not finite"),
         (_spoilt(reward=np.array([[None] * 20] * 2)), "seeds.npz", "damaged or empty"),
         (_spoilt(seeds=np.array(["a", "b"])), "seeds.npz", "no numbers"),
