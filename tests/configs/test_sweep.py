@@ -24,7 +24,12 @@ def _write(folder, text):
         ("sweeps/atari57", 2 * 57 * 3),
         ("sweeps/ms_pacman_bootstrap_steps", 9),
         ("sweeps/smoke", 12),
-        ("sweeps/two_colours", 10),
+        ("sweeps/two_colours", 12),
+        ("sweeps/two_colours_fixed", 9),
+        ("sweeps/two_colours_meta_learning_rates", 20),
+        ("sweeps/two_colours_q_lambda", 24),
+        ("sweeps/two_colours_q_lambda_no_context", 12),
+        ("sweeps/two_colours_swap_periods", 6),
     ],
 )
 def test_each_shipped_sweep_can_run(name, trials):
