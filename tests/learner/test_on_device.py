@@ -110,11 +110,11 @@ def test_every_agent_runs_and_counts_its_steps(name):
         strict=True,
     ):
         assert not np.array_equal(before, after)
-    of_q = dict.fromkeys(("q_lambda_bmg", "q_lambda_bmg_no_context"), ["epsilon"])
-    names = {"mg": ["entropy_cost"], **of_q}.get(name, [])
+    of_q = name.startswith("q_lambda_bmg")
+    names = ["entropy_cost"] if name == "mg" else ["epsilon"] if of_q else []
     learned = [f"meta/{x}" for x in names]
     of_meta = {f"meta/gradient/{x}" for x in names} | {*learned, *(["meta/loss"] if names else [])}
-    if name in of_q:
+    if of_q:
         of_meta |= {"meta/greedy_changes"}
     assert {k for k in metrics[0] if k.startswith("meta/")} == of_meta
     if learned:
