@@ -232,7 +232,7 @@ def read_named(name: str) -> dict[str, Any]:
 
 @functools.cache  # a sweep asks for each of its trials
 def _named(name: str) -> dict[str, Any]:
-    text = importlib.resources.files("configs").joinpath(f"{name}.yaml").read_text()
+    text = importlib.resources.files("configs").joinpath(f"{name}.yaml").read_text("utf-8")
     return _keys(name, text)
 
 
@@ -250,7 +250,7 @@ def read_file(source: str, kind: str) -> dict[str, Any]:
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # which nobody may ever write to
             raise ConfigError(f"cannot read {kind} {source}: it is no file")
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:  # as YAML says, whatever the locale
             text = file.read(yaml_text.MOST_CHARACTERS + 1)
     except (OSError, ValueError) as error:  # ValueError: no text, or a path that cannot be one
         reason = getattr(error, "strerror", None) or "it is not text"

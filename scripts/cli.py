@@ -15,6 +15,8 @@ import logging
 import warnings
 from typing import NoReturn
 
+from scripts.output import Output, OutputLost
+
 _BENCH_CONFIG = "atari/quickstart"
 _LONGEST_LINE = 300  # of a refusal: a screen or two; what goes beyond is a value that was given
 _LONGEST_REASON = 2_000  # of a failed run, with its folder, or the names of many failed trials
@@ -184,6 +186,11 @@ def _seed(text: str) -> int:
     return value
 
 
+def _prints_its_result(options: argparse.Namespace) -> bool:
+    """Whether what a command prints is all that comes of it; others leave it in a folder."""
+    return options.command in ("bench", "games") or getattr(options, "dry_run", False)
+
+
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "train":
         from scripts.train import train
@@ -271,6 +278,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_CurrentStderr()])
     signals.leave_at_once()
+    output = Output()
     options = _parse()
     try:
         from configs.load import ConfigError, ConfigErrors
@@ -278,7 +286,10 @@ def main() -> None:
         from scripts.check import RunFailed
 
         try:
+            if _prints_its_result(options):
+                output.need()
             status = _dispatch(options)
+            sys.stdout.flush()  # what is needed is known to be written, or is not
         except ConfigErrors as error:
             for fault in error.faults:
                 _complain(fault)
@@ -289,9 +300,12 @@ def main() -> None:
         except RunFailed as error:
             _complain(f"the run failed: {error}", longest=_LONGEST_REASON)
             status = 1
-        except BrokenPipeError:  # `bmg games | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 0
+        except OutputLost as error:
+            if error.reader_has_gone:  # with all that it wanted, as `bmg games | head`
+                status = 0
+            else:
+                _complain(f"{options.command}: standard output cannot be written: {error}")
+                status = 1
         except OSError as error:
             if error.errno not in STORAGE_FAULTS:
                 raise

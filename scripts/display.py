@@ -1,6 +1,5 @@
 """What a user sees while a run goes on: a live table, or plain lines where there is no terminal."""
 
-import contextlib
 import sys
 from typing import Any, Protocol
 
@@ -64,14 +63,11 @@ def _learned(metrics: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 class _Lines:
-    """A reader that goes away (`bmg train ... | head`) does not end the training."""
-
     def __init__(self, total_frames: int) -> None:
         self._total = total_frames
 
     def show(self, metrics: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            print(self._line(metrics), flush=True)
+        print(self._line(metrics), flush=True)
 
     def _line(self, metrics: dict[str, Any]) -> str:
         return (

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts.tables import BYTES_OF_PATHS
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff; }
@@ -42,7 +44,8 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:
         *(_section(folder, section) for section in sections),
         "</body></html>\n",
     ]
-    (folder / "index.html").write_text("\n".join(parts))
+    page = "\n".join(parts)
+    (folder / "index.html").write_text(page, encoding="utf-8", errors=BYTES_OF_PATHS)
     return "index.html"
 
 

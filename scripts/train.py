@@ -627,7 +627,7 @@ class _LogFile(logging.FileHandler):
 
 def _log_file(path: Path) -> logging.Handler:
     """What is said while training, with the time, for the morning after a bad night."""
-    handler = _LogFile(path / "log.txt")
+    handler = _LogFile(path / "log.txt", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     return handler
