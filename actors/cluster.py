@@ -29,6 +29,7 @@ from ray._private.services import get_ray_address_from_environment
 from ray.job_config import JobConfig
 
 from actors.ray_address import ask_head
+from actors.ray_folder import ray_folder
 
 # Ray's handler would end this process in the middle of Ray's start.
 ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
@@ -158,6 +159,7 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
         with _signals_wait(), _loopback():
             ray.init(
                 address="local",  # not some other job's cluster that happens to run here
+                _temp_dir=ray_folder(),
                 include_dashboard=False,
                 num_cpus=max(cpus, os.cpu_count() or 1),
                 object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),

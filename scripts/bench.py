@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.load import load
 from configs.schema import Config
+from scripts import jax_environment
 from scripts.check import RunFailed, check, environment_spec, new_unrolls, runs_on_device
 
 _STAGE_SECONDS = 6.0
@@ -38,6 +39,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     """
     config = load(source, overrides)
     check(config)
+    jax_environment.require_jax()
     if runs_on_device(config):
         from scripts import bench_on_device
 
@@ -47,6 +49,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     from scripts import build, memory, runtime
 
     runtime.use_compilation_cache()
+    jax_environment.require_device()
     probe = build.probe_environment(config)
     memory.check_memory(config, probe)
     agent = build.build_agent(config, probe)

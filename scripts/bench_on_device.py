@@ -14,7 +14,7 @@ from agents.networks import make_network
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner, plain_cycle
-from scripts import on_device, runtime
+from scripts import jax_environment, on_device, runtime
 from scripts.bench import machine
 from scripts.check import check
 
@@ -43,6 +43,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     check(config)
     on_device.use_all_cores(config.model_copy(update={"seeds": max(config.seeds, *_SEEDS)}))
     runtime.use_compilation_cache()
+    jax_environment.require_device()
     programs = _programs(source, overrides, config)
     # The configuration itself is in each series, under a name of its own: one program, timed once.
     rates: dict[Callable[[], int], list[float]] = {work: [] for work in programs.values()}

@@ -21,6 +21,7 @@ from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
 from learner.update import init_inner_state
+from scripts import jax_environment
 from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer
 from scripts.check import environment_spec, learns, new_unrolls, part_of_process
 
@@ -295,6 +296,7 @@ def _actor_environment(actors: ActorsConfig) -> dict[str, str]:
     cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     return {
         **device,
+        **jax_environment.FIXED,
         "NPROC": str(threads),  # the size of XLA's own thread pool on CPUs
         "OMP_NUM_THREADS": str(threads),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

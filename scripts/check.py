@@ -13,6 +13,7 @@ from typing import Any
 from actors.environments import atari_games
 from actors.environments.vector import EnvironmentSpec
 from actors.ray_address import ask_head
+from actors.ray_folder import ray_folder
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
@@ -403,7 +404,13 @@ def _unanswered(address: str) -> OSError | None:
 
 
 def _check_ray_address(address: str | None) -> None:
-    if address is None or address == "auto":
+    if address is None:
+        try:
+            ray_folder()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return
+    if address == "auto":
         return  # "auto" is looked up when Ray is joined, still before the run folder is made
     try:
         error = _unanswered(address)

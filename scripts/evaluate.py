@@ -13,6 +13,7 @@ from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.run_folder import write_json
+from scripts import jax_environment
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
 from scripts.runs import last_metrics
 
@@ -68,6 +69,7 @@ def evaluate(
     if snapshots and video is not None:
         raise ConfigError("--video films the newest checkpoint; leave out --snapshots")
 
+    jax_environment.require_jax()
     from learner.checkpoint import CheckpointError, Checkpoints, Snapshot, open_snapshots
     from scripts import build, runtime
 
@@ -83,6 +85,7 @@ def evaluate(
             else f"{run_dir} holds no checkpoint yet; train it first"
         )
     runtime.use_compilation_cache()
+    jax_environment.require_device()
     probe = build.probe_environment(config)
     learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
     config = config.model_copy(update={"learner": learner})  # of this machine, not the run's

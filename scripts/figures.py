@@ -1,5 +1,6 @@
 """The look that all figures share: readable in print, in grey and by colour-blind eyes."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ class Written(NamedTuple):
 
 def pyplot() -> Any:
     """`matplotlib.pyplot`, drawing into files only."""
+    # Of a notebook it is a backend that need not be installed here; matplotlib refuses it.
+    os.environ["MPLBACKEND"] = "Agg"
     import matplotlib
 
     matplotlib.use("Agg")

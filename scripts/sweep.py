@@ -20,7 +20,7 @@ from configs.load import ConfigError, ConfigErrors
 from configs.schema import Config
 from configs.sweep import Sweep, Trial, load_sweep, plan_of
 from learner.run_folder import RunLocked, locked, replace_text
-from scripts import ray_watch
+from scripts import jax_environment, ray_watch
 from scripts.check import (
     RunFailed,
     all_faults,
@@ -119,6 +119,7 @@ def _require_what_they_name(planned: list[Planned]) -> None:
         ConfigErrors: a matching function or an environment does not exist, or a network cannot
             take an environment's observations.
     """
+    jax_environment.require_jax()
     from scripts import algorithms, build
 
     def look_up(config: Config) -> None:

@@ -19,7 +19,7 @@ from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
 from learner.run_folder import CHECKPOINTS, CONFIGURATION, configuration_of, replace_text
-from scripts import ray_watch, signals
+from scripts import jax_environment, ray_watch, signals
 from scripts.check import (
     RunFailed,
     check,
@@ -85,6 +85,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     config = config_load.load(source, overrides)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
+        jax_environment.require_jax()
         return _run(config, Path(run_dir or "runs"), resume)
     if not run_dir:
         check(config)
@@ -103,6 +104,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
 
 def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> int:
     without_effect = keys_without_effect(config, overrides)
+    jax_environment.require_jax()
     if runs_on_device(config):
         from scripts.train_on_device import run
 
@@ -194,6 +196,7 @@ def _run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     _join(config)
+    jax_environment.require_device()
     probe = build.probe_environment(config)
     memory.check_memory(config, probe)
     agent = build.build_agent(with_own_schedule(config, path), probe)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.schema import Config
-from scripts import memory, on_device, runtime
+from scripts import jax_environment, memory, on_device, runtime
 from scripts.check import RunFailed
 from scripts.runs import SEEDS_FILE
 from scripts.train import (
@@ -45,6 +45,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     on_device.use_all_cores(config)
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
+    jax_environment.require_device()
     from learner.loop import Progress
     from learner.on_device import SeedsState
     from learner.on_device import run as run_loop
