@@ -37,6 +37,7 @@ def _bmg(variables, *arguments):
         ("train", "XLA_FLAGS", "--nonsense", "Unknown flag in XLA_FLAGS: --nonsense"),
         ("train", "RAY_TMPDIR", f"/tmp/{_LONG}", "too long a path; set it to another folder"),
     ],
+    ids=["cuda", "nonsense", "rank_promotion", "xla_flags", "ray_tmpdir"],
 )
 def test_what_cannot_work_is_refused_by_its_name(tmp_path, command, variable, value, said):
     if value == "cuda" and shutil.which("nvidia-smi"):
