@@ -1,6 +1,7 @@
 """Whole episodes with fixed parameters: scores, and one of them as a film."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,22 @@ from actors.seeding import environment_seeds, policy_key
 from actors.server import make_act, make_value
 from agents.networks import Params
 from agents.trajectory import Episode
+
+
+class Played(NamedTuple):
+    """Episodes of an evaluation."""
+
+    episodes: list[Episode]
+    cut: int  # of them by a time limit, the evaluation's or the environment's own
+
+
+class Moment(NamedTuple):
+    """How far an evaluation is after a step; N environments play side by side."""
+
+    finished: int  # episodes
+    frames: int  # played by each environment
+    frames_left: float  # at most, of the environment that has most to play
+    sure: bool  # some episode has ended, and `frames_left` is by the mean length of those
 
 
 class Recording(NamedTuple):
@@ -35,10 +52,13 @@ def play_episodes(
     seed: int,
     num_envs: int,
     threads: int,
-) -> list[Episode]:
+    on_step: Callable[[Moment], None],
+) -> Played:
     """Plays whole episodes, as many in each environment as in the others, give or take one.
 
-    Taking the first to finish instead would prefer short games.
+    Taking the first to finish instead would prefer short games. An episode of
+    `spec.max_episode_frames` is cut there in every suite; its environment then waits until all
+    others have played theirs or are cut as well, since only all of them can be started anew.
 
     Args:
         spec: the environment and its protocol.
@@ -49,34 +69,60 @@ def play_episodes(
         seed: of environments and actions.
         num_envs: at most so many side by side.
         threads: of the environments.
+        on_step: told after each step of all environments.
     """
     num_envs = min(num_envs, episodes)
-    environment = make_environment(spec, num_envs, threads)
+    # Lost lives are the training's: here a last discount of 0 tells an ending from a time limit.
+    environment = make_environment(spec._replace(life_loss_discount=1.0), num_envs, threads)
     act = make_act(network, policy, environment)
     key = policy_key(seed, 0)
     quota = np.asarray([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
-    score = np.zeros(num_envs)
     finished: list[Episode] = []
-    observation = environment.reset(environment_seeds(seed, 0, num_envs))
-    t = 0
-    while quota.any():
-        action, _ = act(params, key, t, observation)
-        step = environment.step(np.asarray(action))
-        observation, t = step.observation, t + 1
-        score += step.reward
-        for i in np.flatnonzero(step.ended):
-            if quota[i]:
-                finished.append(Episode(float(score[i]), int(step.frames[i])))
-                quota[i] -= 1
-            score[i] = 0.0
-    environment.close()
-    return finished
+    cut, t = 0, 0
+    with contextlib.closing(environment):
+        while quota.any():
+            # 1 is the film's.
+            serial = 0 if t == 0 else 1 + t
+            observation = environment.reset(environment_seeds(seed, serial, num_envs))
+            score, playing = np.zeros(num_envs), quota > 0
+            while playing.any():
+                action, _ = act(params, key, t, observation)
+                step = environment.step(np.asarray(action))
+                observation, t = step.observation, t + 1
+                score += step.reward
+                too_long = ~step.ended & (step.frames >= spec.max_episode_frames)
+                for i in np.flatnonzero(playing & (step.ended | too_long)):
+                    finished.append(Episode(float(score[i]), int(step.frames[i])))
+                    cut += bool(too_long[i] or step.discount[i])
+                    quota[i] -= 1
+                score[step.ended] = 0.0
+                playing &= (quota > 0) & ~too_long
+                on_step(_moment(spec, finished, t, quota, np.where(playing, step.frames, 0)))
+    return Played(finished, cut)
+
+
+def _moment(
+    spec: EnvironmentSpec, finished: list[Episode], steps: int, quota: np.ndarray, now: np.ndarray
+) -> Moment:
+    """How far it is.
+
+    Args:
+        spec: of the environments.
+        finished: episodes.
+        steps: that each environment has played.
+        quota: episodes that each has yet to end [N].
+        now: frames of the episodes that go on [N].
+    """
+    lengths = [episode.frames for episode in finished]
+    length = max(1.0, sum(lengths) / len(lengths)) if lengths else spec.max_episode_frames
+    left = float(np.maximum(quota * length - now, quota > 0).max())
+    return Moment(len(finished), steps * spec.frame_skip, left, bool(lengths))
 
 
 def record_episode(
     spec: EnvironmentSpec, network: str, policy: str, params: Params, *, seed: int
 ) -> Recording:
-    """Plays one episode and keeps its actions."""
+    """Plays one episode, at most to `spec.max_episode_frames`, and keeps its actions."""
     environment = make_environment(spec, 1, 1)
     act = make_act(network, policy, environment)
     value_of = make_value(network, environment)
@@ -95,7 +141,7 @@ def record_episode(
             observations.append(observation[0].copy())
         score += float(step.reward[0])
         scores.append(score)
-        if step.ended[0]:
+        if step.ended[0] or step.frames[0] >= spec.max_episode_frames:
             environment.close()
             episode = Episode(score, int(step.frames[0]))
             start = int(seeds[0]), actions, observations, noops

@@ -337,7 +337,8 @@ class EvaluationConfig(_Group):
     """training: as env says; noops: up to 30 no-ops, no sticky actions; sticky: sticky actions of
     0.25, no no-ops. The two are Atari's."""
     max_episode_frames: int | None = Field(default=None, ge=1)
-    """None: env.max_episode_frames."""
+    """Frames after which an episode is cut, in every suite, also where training has no limit; null:
+    env.max_episode_frames."""
 
 
 class LoggingConfig(_Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from configs.schema import Config
 from learner.run_folder import write_json
 from scripts import jax_environment
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
+from scripts.evaluation_display import EvaluationDisplay
 from scripts.runs import last_metrics
 
 if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
@@ -146,22 +148,26 @@ class _Game:
         from actors.evaluation import play_episodes
 
         config = self._config
-        played = play_episodes(
-            self._spec,
-            config.agent.network,
-            self._policy,
-            params,
-            episodes=episodes,
-            seed=self._seed,
-            num_envs=_ENVIRONMENTS,
-            threads=os.cpu_count() or 1,
-        )
+        title = f"{config.env.game}, {progress.frames:,} frames"
+        with contextlib.closing(EvaluationDisplay(title, episodes)) as display:
+            played, cut = play_episodes(
+                self._spec,
+                config.agent.network,
+                self._policy,
+                params,
+                episodes=episodes,
+                seed=self._seed,
+                num_envs=_ENVIRONMENTS,
+                threads=os.cpu_count() or 1,
+                on_step=display.show,
+            )
         scores = np.asarray([episode.score for episode in played])
         error = float(scores.std(ddof=1) / np.sqrt(episodes)) if episodes > 1 else None
         result: dict[str, Any] = {
             "mean_return": float(scores.mean()),
             "standard_error": error,
             "episodes": episodes,
+            "cut": cut,
             "policy": self._policy,
             "evaluation_protocol": config.evaluation.protocol,
             "seed": self._seed,
@@ -171,6 +177,7 @@ class _Game:
             **_normalised(config.env.suite, config.env.game, float(scores.mean())),
             "protocol": {
                 **protocol(self._spec, config.env.reward_clip),
+                "max_episode_frames": self._spec.max_episode_frames,
                 "actions": self._num_actions,
             },
             "returns": scores.tolist(),
@@ -179,10 +186,8 @@ class _Game:
         file = self.file(progress, at=at)
         write_json(file, result)
         spread = f" +- {error:.2f} (standard error)" if error is not None else ""
-        print(
-            f"{config.env.game}, {progress.frames:,} frames: {scores.mean():.2f}{spread} over "
-            f"{episodes} episodes; {file}"
-        )
+        limited = f", {cut} of them cut by a time limit" if cut else ""
+        print(f"{title}: {scores.mean():.2f}{spread} over {episodes} episodes{limited}; {file}")
         return result
 
 
