@@ -3,13 +3,16 @@
 #   CUDA:  docker build -t bmg:cuda --build-arg EXTRAS=cuda .
 # The CUDA libraries come with the jax wheels; the host needs an NVIDIA driver and the container
 # toolkit (docker run --gpus all). Run folders: docker run -v "$PWD/runs:/home/bmg/runs" bmg ...
-ARG PYTHON=3.12
-FROM python:${PYTHON}-slim
+# Exact versions, so that an image that is built again is the same. A tag can still be moved; its digest
+# cannot: `docker buildx imagetools inspect python:3.12.11-slim-bookworm` shows it, to be written behind
+# the tag as @sha256:...
+ARG PYTHON=3.12.11
+FROM python:${PYTHON}-slim-bookworm
 
 # "" for CPUs, "cuda" for NVIDIA GPUs; several are separated by spaces ("cuda wandb").
 ARG EXTRAS=""
 
-RUN pip install --no-cache-dir uv \
+RUN pip install --no-cache-dir uv==0.13.9 \
     && useradd --create-home --uid 1000 bmg \
     && mkdir /opt/bmg && chown bmg /opt/bmg
 USER bmg

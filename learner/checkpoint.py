@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agents.networks import Params
+from learner import reading
 from learner.loop import Progress
 from learner.run_folder import CONFIGURATION, MANIFEST, digest, write_error
 
@@ -27,6 +28,7 @@ State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
 _EXPERIENCE = "experience.npz"
+_PROGRESS = "progress.json"
 _LAST_WORDS_SECONDS = 1.0  # of tensorstore's threads, after an error
 # orbax expands paths as patterns and takes some for addresses; tensorstore wants them as text.
 _MISREAD = re.compile(r"[*?\[\\:\udc80-\udcff]")
@@ -56,9 +58,7 @@ class Checkpoints:
 
     def versions(self) -> list[int]:
         """Learner updates of each complete checkpoint, oldest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
+        return reading.versions(self._folder)
 
     def save(
         self,
@@ -77,11 +77,11 @@ class Checkpoints:
         """
         version = progress.updates
         target = self._folder / str(version)
-        if target.exists() and _damage(target) is None and _progress(target) == progress:
+        if _holds(target, progress):
             return target
         self._folder.mkdir(parents=True, exist_ok=True)
         for stale in self._folder.glob("incomplete-*"):  # of a process that was killed
-            shutil.rmtree(stale)
+            _remove(stale)
         partial = (self._folder / f"incomplete-{version}").absolute()
         partial.mkdir()
         try:
@@ -90,21 +90,20 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)  # so that there is room to say what happened
             raise
-        if target.exists():  # damaged, or of an earlier start of the run
-            shutil.rmtree(target)
+        _remove(target)  # damaged, or of an earlier start of the run
         os.rename(partial, target)
         # Higher numbers can only be those that `restore` found damaged.
         versions = self.versions()
         whole = [v for v in versions if v <= version]
         for old in set(versions) - set(whole[-self._keep :]):
-            shutil.rmtree(self._folder / str(old))
+            _remove(self._folder / str(old))
         return target
 
     def _write_beside(
         self, partial: Path, progress: Progress, experience: dict[str, np.ndarray] | None
     ) -> None:
         """What stands beside the arrays; the manifest last."""
-        (partial / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
+        (partial / _PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)))
         if self._configuration is not None:
             (partial / CONFIGURATION).write_text(self._configuration)
         if experience is not None:
@@ -149,12 +148,12 @@ class Checkpoints:
         """Drops those that a resumed run will write again."""
         for later in self.versions():
             if later > version:
-                shutil.rmtree(self._folder / str(later))
+                _remove(self._folder / str(later))
 
     def experience(self, progress: Progress) -> dict[str, np.ndarray] | None:
         """What was saved beside the state that `restore` gave; None if nothing was."""
         path = self._folder / str(progress.updates) / _EXPERIENCE
-        return dict(np.load(path)) if path.exists() else None
+        return dict(np.load(path, allow_pickle=False)) if path.exists() else None
 
     def _load(self, path: Path, like: State) -> tuple[State, Progress]:
         """Reads one, or raises a CheckpointError that says what is wrong with it."""
@@ -249,9 +248,37 @@ def _tree(state: Any) -> dict[str, Any]:
 
 
 def _progress(path: Path) -> Progress:
-    progress = Progress(**json.loads((path / "progress.json").read_text()))
-    progress.recent = [(score, frames) for score, frames in progress.recent]
+    """The counters of a checkpoint.
+
+    Raises:
+        CheckpointError: its file holds something else.
+    """
+    try:
+        progress = Progress(**json.loads(reading.content_of(path / _PROGRESS)))
+        progress.recent = [(score, frames) for score, frames in progress.recent]
+    except (reading.Unreadable, OSError, ValueError, TypeError, RecursionError):
+        raise CheckpointError(f"{_PROGRESS} cannot be read") from None
+    counters = {name: value for name, value in vars(progress).items() if name != "recent"}
+    numbers = [value for value in counters.values() if reading.is_number(value) and value >= 0]
+    if len(numbers) < len(counters):
+        raise CheckpointError(f"{_PROGRESS} holds something else than counters")
     return progress
+
+
+def _holds(path: Path, progress: Progress) -> bool:
+    """Whether it is a whole checkpoint of this moment."""
+    try:
+        return path.exists() and _damage(path) is None and _progress(path) == progress
+    except CheckpointError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Whatever it is, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[str]:
@@ -275,10 +302,12 @@ def _flush(folder: Path) -> None:
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = reading.read_object(path / MANIFEST)
+        if _PROGRESS not in manifest:
+            return f"{MANIFEST} does not say what it holds"
         for name, written in manifest.items():
             if digest(path / name) != written:
                 return f"{name} has changed since it was written"
-    except (OSError, ValueError) as error:
+    except (reading.Unreadable, FileNotFoundError, ValueError) as error:  # a name can be no path
         return str(error)
     return None

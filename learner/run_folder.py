@@ -5,12 +5,15 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+from learner import reading
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -22,6 +25,7 @@ MANIFEST = "manifest.json"  # in a checkpoint: SHA-256 of each of its files
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 # Whoever runs the program can do something about these, and nothing is wrong with it.
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -30,10 +34,11 @@ class RunFolder:
     def __init__(self, path: Path, *, tensorboard: bool) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._metrics = (path / "metrics.jsonl").open("a+", buffering=1)
-        self._metrics.seek(0)
-        lines = self._metrics.readlines()  # of earlier starts of the run
-        self._latest: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        self._latest: dict[str, Any] = reading.last_metrics(path)  # of earlier starts of the run
+        half_a_line = _lacks_its_end(path / reading.METRICS)
+        self._metrics = (path / reading.METRICS).open("a", buffering=1)
+        if half_a_line:  # by a process that was killed, before there was a checkpoint
+            self._metrics.write("\n")
         self._events = _Events(path / "tensorboard") if tensorboard else None
 
     def log(self, metrics: dict[str, Any]) -> None:
@@ -61,6 +66,15 @@ class RunFolder:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
+
+
+def _lacks_its_end(file: Path) -> bool:
+    """Whether the last line of a file has no end."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        content.seek(max(0, content.seek(0, os.SEEK_END) - 1))
+        return content.read() not in (b"", b"\n")
 
 
 class _Events:
@@ -103,7 +117,9 @@ def locked(path: Path) -> Iterator[None]:
         RunLocked: another process holds it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with (path / LOCK).open("w") as file:
+    # O_NONBLOCK: what is no file but a pipe must not be waited for.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
+    with os.fdopen(os.open(path / LOCK, flags, 0o666), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -125,9 +141,14 @@ def _json(content: dict[str, Any]) -> str:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """As `replace_text`."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text)
+        partial.write_bytes(content)
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)  # it would fill a full disk for good
@@ -164,9 +185,10 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, as in a checkpoint's manifest.
 
     Raises:
-        OSError: it cannot be read.
+        FileNotFoundError: there is none.
+        reading.Unreadable: it is no file, or cannot be read.
     """
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(reading.content_of(path)).hexdigest()
 
 
 def configuration_of(path: Path) -> Path:
@@ -175,13 +197,13 @@ def configuration_of(path: Path) -> Path:
     That of the newest checkpoint which has an undamaged one: checkpoints of older versions have
     none, and the run folder's own may have been edited since.
     """
-    folders = [p for p in (path / CHECKPOINTS).glob("*") if p.name.isdecimal()]
-    for folder in sorted(folders, key=lambda p: int(p.name), reverse=True):
+    for version in reversed(reading.versions(path / CHECKPOINTS)):
+        folder = path / CHECKPOINTS / str(version)
         try:
-            known = json.loads((folder / MANIFEST).read_bytes())
+            known = reading.read_object(folder / MANIFEST)
             if digest(folder / CONFIGURATION) == known[CONFIGURATION]:
                 return folder / CONFIGURATION
-        except (OSError, ValueError, LookupError, TypeError):
+        except (reading.Unreadable, FileNotFoundError, KeyError):
             continue
     return path / CONFIGURATION
 
@@ -193,18 +215,15 @@ def forget_after(path: Path, frames: int) -> None:
         path: of the run folder.
         frames: of the checkpoint that the run goes on from.
     """
-    file = path / "metrics.jsonl"
-    if not file.exists():
+    file = path / reading.METRICS
+    try:
+        kept, damaged = reading.lines_until(reading.content_of(file), frames)
+    except FileNotFoundError:
         return
-    kept = []
-    for line in file.read_text().splitlines():
-        try:
-            known = json.loads(line)["frames"] <= frames
-        except (ValueError, KeyError):  # the last line of a process that was killed
-            known = False
-        if known:
-            kept.append(line + "\n")
-    replace_text(file, "".join(kept))
+    if damaged:
+        numbers = ", ".join(map(str, damaged[:5]))
+        _log.warning("%s: line %s cannot be read, and stays as it is", file, numbers)
+    replace_bytes(file, kept)
 
 
 def _plain(value: Any) -> Any:

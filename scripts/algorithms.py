@@ -1,7 +1,7 @@
 """The algorithms: which update, which target and which matching function make each of them."""
 
 import difflib
-import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from learner.optimizers import (
     make_optimizer,
     without_second_moments,
 )
+from learner.reading import read_metrics
 from learner.step import MetaLearning
 from learner.update import InnerState, Metrics, Update, make_update
 from scripts.check import (
@@ -43,6 +44,7 @@ from scripts.check import (
     updates_of,
 )
 
+_log = logging.getLogger(__name__)
 View = Callable[[Trajectory], Trajectory]
 
 
@@ -280,7 +282,10 @@ def _schedule(config: Config, heads: int) -> Callable[[jax.Array], MetaParams]:
             f"{source.agent.auxiliary_heads}, each with its own hyper-parameters; set the same"
         )
     wanted = ["learner_updates", *(key for of_name in keys.values() for key in of_name)]
-    lines = [line for line in _lines(folder / "metrics.jsonl") if all(k in line for k in wanted)]
+    every, faults = read_metrics(folder)
+    for fault in faults:
+        _log.warning("hyperparameters_from: %s: left out", fault)
+    lines = [line for line in every if all(line.get(key) is not None for key in wanted)]
     if not keys or not lines:
         raise ConfigError(
             f"hyperparameters_from={folder}: that run has learned no hyper-parameter, or not yet; "
@@ -300,15 +305,3 @@ def _schedule(config: Config, heads: int) -> Callable[[jax.Array], MetaParams]:
         return {name: jnp.stack(v) if len(v) > 1 else v[0] for name, v in now.items()}
 
     return schedule
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl, without one that is half written."""
-    lines = []
-    for text in file.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        lines.append({key: value for key, value in line.items() if value is not None})
-    return lines

@@ -26,6 +26,7 @@ _ATARI_ONLY = (
     "max_episode_frames",
     "life_loss_discount",
 )
+_FILES = ("config.yaml", "metrics.jsonl", "summary.json", "log.txt", "seeds.npz", LOCK)
 _ON_DEVICE_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
 
@@ -439,6 +440,9 @@ def check_run_folder(path: Path, *, resume: bool) -> None:
     Raises:
         ConfigError: one line that says what to change.
     """
+    for name in _FILES:
+        if os.path.lexists(path / name) and not os.path.isfile(path / name):
+            raise ConfigError(f"--run-dir {path}: its {name} is no file; move it away")
     check_folder(
         path,
         resume=resume,

@@ -243,9 +243,10 @@ class _CurrentStderr(logging.StreamHandler):
 
 def _complain(text: str, longest: int = _LONGEST_LINE) -> None:
     """Writes one line to stderr, whatever a user's values hold; the middle of a long one is cut."""
+    from learner.reading import printable
+
     line = " ".join(f"bmg: {text}".split())
-    # A terminal would obey what is not printable.
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    line = printable(line, len(line))
     if len(line) > longest:
         half = (longest - 5) // 2
         line = f"{line[:half]} ... {line[-half:]}"
@@ -282,6 +283,7 @@ def main() -> None:
     options = _parse()
     try:
         from configs.load import ConfigError, ConfigErrors
+        from learner.reading import Unreadable
         from learner.run_folder import STORAGE_FAULTS
         from scripts.check import RunFailed
 
@@ -306,8 +308,11 @@ def main() -> None:
             else:
                 _complain(f"{options.command}: standard output cannot be written: {error}")
                 status = 1
+        except Unreadable as error:
+            _complain(f"{options.command} failed: {error}", longest=_LONGEST_REASON)
+            status = 1
         except OSError as error:
-            if error.errno not in STORAGE_FAULTS:
+            if error.errno not in STORAGE_FAULTS and error.filename is None:
                 raise
             print(f"bmg: {options.command} failed: {_where(error, options)}", file=sys.stderr)
             status = 1

@@ -11,7 +11,8 @@ import numpy as np
 
 from actors.environments.atari_games import BY_NAME, human_normalised_score
 from configs.load import ConfigError
-from scripts.runs import Run
+from learner.reading import printable
+from scripts.runs import Run, shown
 from scripts.scores import final_score
 
 _POINTS = 50  # of a curve
@@ -77,7 +78,7 @@ def compare(
 def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
     """A note on trials of a sweep that have no run; none if all have."""
     have = {path.absolute() for path in found}
-    absent = sorted({path.name for path in planned if path.absolute() not in have})
+    absent = sorted({shown(path.name) for path in planned if path.absolute() not in have})
     if not absent:
         return []
     return [f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"]
@@ -154,11 +155,11 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
             by_game.setdefault(run.game, []).append(run)
         agents.append(Agent(label, members[0].config, by_game))
     notes = []
-    told = [f"{run.path.name} ({run.frames:,})" for run in runs if run not in reaching]
+    told = [f"{run.folder} ({run.frames:,})" for run in runs if run not in reaching]
     if told:
         text = f"{_count(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
-    told = [f"{run.path.name} ({run.frames:,})" for run in reaching if run not in kept]
+    told = [f"{run.folder} ({run.frames:,})" for run in reaching if run not in kept]
     if told:
         text = f"{_count(len(told), 'run')} whose repetition went farther left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
@@ -194,7 +195,7 @@ def _labels(
         others = [m[0].config for n, m in zip(names, settings, strict=True) if n == name]
         own = members[0].config
         told = [
-            f"{key.rpartition('.')[2]}={own[key]}"
+            f"{key.rpartition('.')[2]}={shown(own[key])}"
             for key in own
             if key not in left_out
             and len({json.dumps(other.get(key), default=str) for other in others}) > 1
@@ -210,7 +211,7 @@ def unique(label: str, taken: Iterable[str], path: Path) -> str:
     for count in range(1, len(path.parts) + 1):
         if candidate not in taken:
             break
-        candidate = f"{label} [{'/'.join(path.parts[-count:])}]"
+        candidate = f"{label} [{printable('/'.join(path.parts[-count:]))}]"
     return candidate
 
 
@@ -224,13 +225,13 @@ def _left_out(runs: list[Run], total: int) -> list[str]:
     unfinished = [run for run in runs if not run.finished]
     if unfinished:
         told = [
-            f"{run.path.name} ({run.summary.get('status', 'no summary')}, {run.frames:,} frames)"
+            f"{run.folder} ({run.summary.get('status', 'no summary')}, {run.frames:,} frames)"
             for run in unfinished
         ]
         notes.append(f"{_count(len(told), 'unfinished run')} left out of all means: {_some(told)}")
     short = [run for run in runs if run.finished and not _reaches(run, total)]
     if short:
-        told = [f"{run.path.name} ({run.frames:,})" for run in short]
+        told = [f"{run.folder} ({run.frames:,})" for run in short]
         text = f"{_count(len(told), 'run')} of fewer frames than {total:,} left out of all means"
         notes.append(f"{text}: {_some(told)}")
     return notes
@@ -260,7 +261,7 @@ def _missing(agents: list[Agent], games: list[str]) -> list[str]:
 def _without_score(agents: list[Agent], total: int) -> list[str]:
     """Runs in whose last twentieth no episode's return was known."""
     lost = [
-        run.path.name
+        run.folder
         for agent in agents
         for runs in agent.runs.values()
         for run in runs

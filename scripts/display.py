@@ -44,8 +44,9 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def seconds_left(metrics: dict[str, Any], total_frames: int) -> float | None:
     """Until a run has all its frames, if it goes on as fast as now; None while it stands still."""
-    rate = metrics["frames_per_second"] / metrics.get("seeds", 1)  # frames are those of each seed
-    return max(0, total_frames - metrics["frames"]) / rate if rate else None
+    # Frames are those of each seed.
+    rate = (metrics.get("frames_per_second") or 0.0) / (metrics.get("seeds") or 1)
+    return max(0, total_frames - metrics["frames"]) / rate if rate > 0 else None
 
 
 def clock(seconds: float | None) -> str:

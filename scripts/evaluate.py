@@ -13,11 +13,11 @@ from actors.environments.vector import EnvironmentSpec
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, load
 from configs.schema import Config
+from learner import reading
 from learner.run_folder import write_json
 from scripts import jax_environment
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
 from scripts.evaluation_display import EvaluationDisplay
-from scripts.runs import last_metrics
 
 if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
     from agents.networks import Params
@@ -99,7 +99,7 @@ def evaluate(
                 snapshot, progress = kept.load(version, Snapshot(like.inner.params))
             except CheckpointError as error:
                 raise RunFailed(str(error)) from error
-            if not game.file(progress, at=True).is_file():
+            if not _is_played(game.file(progress, at=True)):
                 count = episodes or config.evaluation.episodes
                 game.play(snapshot.params, progress, count, at=True)
         return 0
@@ -114,6 +114,15 @@ def evaluate(
         write_json(game.file(progress, at=False), result)
         print(f"{video}: one more episode, {score:g}")
     return 0
+
+
+def _is_played(file: Path) -> bool:
+    """Whether an evaluation is there, and whole."""
+    try:
+        reading.read_evaluation(file)
+    except (reading.Unreadable, FileNotFoundError):
+        return False
+    return True
 
 
 class _Game:
@@ -208,8 +217,9 @@ def evaluation_spec(config: Config) -> EnvironmentSpec:
 
 def _learned(path: Path) -> dict[str, float]:
     """The acting head's hyper-parameters at the end of a run, of those that it learns."""
-    last = last_metrics(path)
-    return {name: last[f"meta/{name}"] for name in HYPERPARAMETERS if f"meta/{name}" in last}
+    last = reading.last_metrics(path)
+    known = {name: last.get(f"meta/{name}") for name in HYPERPARAMETERS}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _on_this_machine(config: Config) -> Config:

@@ -12,6 +12,7 @@ MARKERS = "osD^vP*X"
 STYLE = {
     **{"font.size": 9, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3},
     **{"pdf.fonttype": 42, "savefig.dpi": 200},  # 42: text of a PDF stays text
+    "text.parse_math": False,  # a game's name may have dollars in it
 }
 WIDTH = 7.0  # inches: a page's text
 LINE_OF_TEXT = 0.165  # inches, of 8 points

@@ -48,6 +48,7 @@ _ABLATED = {
     "meta.bootstrap_steps": "bootstrap steps L",
 }
 _THRESHOLDS = 81
+_LONGEST_FILE = 60  # characters, of at most four bytes each; a name has 255
 _LARGEST_THRESHOLD = 8.0
 _SEED = 0  # of the bootstrap: the same runs give the same report
 
@@ -139,7 +140,7 @@ def _prepare(comparison: Comparison, published: Sequence[Published]) -> _Drawing
 
 def file_name(game: str) -> str:
     """A game's name as a part of a file's; Gymnasium's have slashes and colons."""
-    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in game)
+    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in game)[:_LONGEST_FILE]
 
 
 def game_rows(comparison: Comparison) -> list[dict[str, Any]]:

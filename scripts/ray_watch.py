@@ -24,6 +24,7 @@ _ANSWER_SECONDS = 5.0
 _ENDED = b"."  # what a process says that ends by itself
 # What Ray's log of a process says before it ends the process for want of a raylet.
 _RAY_HAS_ENDED_IT = re.compile(rb"connection to the plasma store is failed|local [Rr]aylet")
+_VERSION = re.compile("0|[1-9][0-9]*")
 _ORPHANED = signal.SIGUSR1
 _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
@@ -69,7 +70,8 @@ def _watch(raylet: int, log: Path, head: str, folder: Path) -> None:
     reason = f"{gone}, and Ray has ended this process with it"
     if (folder / "summary.json").exists():
         reason += f"; {_lost(folder)}"
-        with contextlib.suppress(OSError):  # the disk is full, say
+        # The disk is full, say, or the summary is none.
+        with contextlib.suppress(OSError, ValueError, TypeError):
             _note(folder, reason)
     print(f"bmg: the run failed: {reason}; folder: {folder}", file=sys.stderr)
 
@@ -118,11 +120,15 @@ def _signal_of_orphans() -> int:
 def _lost(folder: Path) -> str:
     """What of a run's learning is safe, in words."""
     learned = _last_metrics(folder).get("frames", 0)
-    versions = [path for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
+    # As learner.reading does, which cannot be imported here.
+    versions = [p for p in (folder / "checkpoints").glob("*") if _VERSION.fullmatch(p.name)]
     if not versions:
         return "there was no checkpoint yet: --resume starts from nothing"
     newest = max(versions, key=lambda path: int(path.name))
-    saved = json.loads((newest / "progress.json").read_text())["frames"]
+    try:
+        saved = int(json.loads((newest / "progress.json").read_bytes())["frames"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "--resume goes on from the newest checkpoint that is whole"
     return f"--resume goes on from the checkpoint at {saved:,} of {max(saved, learned):,} frames"
 
 
@@ -139,7 +145,9 @@ def _note(folder: Path, reason: str) -> None:
 def _last_metrics(folder: Path) -> dict[str, Any]:
     for line in reversed(_tail(folder / "metrics.jsonl").splitlines()):
         with contextlib.suppress(ValueError):  # half a line
-            return json.loads(line)
+            metrics = json.loads(line)
+            if isinstance(metrics, dict) and isinstance(metrics.get("frames"), int):
+                return metrics
     return {}
 
 

@@ -1,5 +1,6 @@
 """`bmg report`: figures, tables and a page from run folders alone."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
+from learner.reading import printable
 from scripts import seed_runs
 from scripts.common_frames import write_common_frames
 from scripts.comparison import (
@@ -27,9 +29,12 @@ from scripts.published_agents import (
     legend_height,
     read_published,
 )
-from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run
+from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run, shown
 from scripts.seed_report import report_seeds
 from scripts.tables import write_tables
+
+_log = logging.getLogger(__name__)
+_LONGEST_FAULT = 1_000  # characters
 
 
 def report(
@@ -58,7 +63,8 @@ def report(
     others = read_published(published)
     given = [Path(run_dir) for run_dir in run_dirs]
     paths = find_runs(given)
-    notes = never_started(planned_trials(given), paths)
+    planned, faults = planned_trials(given)
+    notes = never_started(planned, paths)
     seed_folders, runs = [], []
     for path in paths:
         try:
@@ -67,11 +73,15 @@ def report(
             else:
                 runs.append(read_run(path))
         except ConfigError as error:
-            if path in given:
+            if paths == [path]:
                 raise
-            notes.append(f"left out: {error}")  # one of many, which has just begun, say
+            faults.append(str(error))  # of one of many, which has just begun, say
+    faults += [fault for run in (*seed_folders, *runs) for fault in run.faults]
     if not seed_folders and not runs:
-        raise ConfigError(f"no run to report: {'; '.join(notes)}")
+        raise ConfigError(f"no run to report: {'; '.join([*notes, *faults])}")
+    faults = [printable(fault, _LONGEST_FAULT) for fault in faults]
+    for fault in faults:
+        _log.warning("bmg: left out: %s", fault)
     groups = seed_runs.pool(seed_folders)
     if frames is not None and not runs:
         raise ConfigError(
@@ -108,10 +118,14 @@ def report(
         notes.append(note)
     sections[0] = sections[0]._replace(notes=[*notes, *sections[0].notes])
     for note in dict.fromkeys(note for section in sections for note in section.notes):
-        print(f"note: {note}")
-    written.append(write_page(folder, " and ".join(path.name for path in given[:3]), sections))
-    shown = [file for file in written if not file.endswith(".pdf") and not file.startswith("game_")]
-    print(", ".join(str(folder / name) for name in shown))
+        print(f"note: {printable(note, _LONGEST_FAULT)}")
+    left_out = [f"left out: {fault}" for fault in faults]  # which stderr has told
+    sections[0] = sections[0]._replace(notes=[*left_out, *sections[0].notes])
+    written.append(
+        write_page(folder, " and ".join(shown(path.name) for path in given[:3]), sections)
+    )
+    told = [file for file in written if not file.endswith(".pdf") and not file.startswith("game_")]
+    print(", ".join(printable(str(folder / name), _LONGEST_FAULT) for name in told))
     return 0
 
 
@@ -258,13 +272,13 @@ def _groups(runs: list[Run]) -> dict[str, list[Run]]:
 def _row(run: Run) -> dict[str, Any]:
     last = run.metrics[-1]
     row = {
-        "run": run.path.name,
+        "run": run.folder,
         "game": run.game,
         "seed": run.seed,
         "status": run.summary.get("status"),
         "frames": last["frames"],
-        "hours": round(last["seconds"] / 3600, 2),
-        "training return": _rounded(last["episode_return"]),
+        "hours": _rounded(last.get("seconds"), 3600),
+        "training return": _rounded(last.get("episode_return")),
     }
     newest = [
         evaluation
@@ -283,5 +297,5 @@ def _row(run: Run) -> dict[str, Any]:
     return row
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
+def _rounded(value: float | None, unit: int = 1) -> float | None:
+    return None if value is None else round(value / unit, 2)

@@ -1,20 +1,31 @@
 """Reading run folders: what `bmg report` knows of a run."""
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from configs.load import ConfigError, completed, flat
+from configs.load import ConfigError, completed, flat, read_file
+from learner.reading import (
+    Unreadable,
+    is_count,
+    is_number,
+    printable,
+    read_evaluation,
+    read_metrics,
+    read_summary,
+)
 
 SEEDS_FILE = "seeds.npz"  # of a run of several seeds in one program
 _CURVES = ("metrics.jsonl", SEEDS_FILE)  # of which a run folder has one at least
-_TAIL_BYTES = 65_536  # of metrics.jsonl: many lines
 _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep has 171 long runs
+# Of a configuration, what reports calculate with; each may also be null.
+_COUNTS = (
+    *("seed", "total_frames", "learner.schedule_frames", "evaluation.every_frames"),
+    *("env.swap_period", "meta.inner_steps", "meta.bootstrap_steps"),
+)
+_LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more
 # What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
 # they wrote, and how far they went, which the report says.
 _NOT_OF_THE_SETTING = (
@@ -35,16 +46,17 @@ class Run(NamedTuple):
     summary: dict[str, Any]
     evaluations: list[dict[str, Any]]
     config: dict[str, Any]  # flat, completed; today's schema may not know all keys
+    faults: tuple[str, ...] = ()  # what of its files cannot be read, and is left out
 
     @property
     def game(self) -> str:
         """What it played."""
-        return str(self.protocol.get("game", self.config.get("env.game")))
+        return shown(self.protocol.get("game", self.config.get("env.game")))
 
     @property
     def suite(self) -> str:
         """Where the game comes from."""
-        return str(self.protocol.get("suite", self.config.get("env.suite")))
+        return shown(self.protocol.get("suite", self.config.get("env.suite")))
 
     @property
     def sticky_actions(self) -> float:
@@ -59,7 +71,12 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """Of its configuration, or of its variant in a sweep."""
-        return str(self.summary.get("name", self.path.name))
+        return shown(self.summary.get("name", self.path.name))
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return shown(self.path.name)
 
     @property
     def seed(self) -> Any:
@@ -102,56 +119,58 @@ def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k not in names and not k.startswith(groups)}
 
 
+def shown(value: Any) -> str:
+    """A text of a run folder as figures and tables show it."""
+    return printable(str(value), _LONGEST_NAME)
+
+
 def read_run(path: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-        ConfigError: it holds no metrics, or they are damaged.
+        ConfigError: it holds no metrics, or its configuration is damaged.
     """
     if not (path / "metrics.jsonl").is_file():
         raise ConfigError(f"{path} holds no run (no metrics.jsonl); give run folders")
-    metrics = metrics_of(path, _MOST_LINES)
-    if not metrics:
-        raise ConfigError(f"{path / 'metrics.jsonl'} is empty: the run has logged nothing yet")
-    summary = _json(path / "summary.json")
-    evaluations = [_json(file) for file in sorted(path.glob("evaluation*.json"))]
-    return Run(path, metrics, summary, [e for e in evaluations if e], _config(path))
+    metrics, faults = read_metrics(path, _MOST_LINES)
+    if not metrics or not metrics[-1]["frames"]:
+        reason = f"{path / 'metrics.jsonl'} is empty: the run has logged nothing yet"
+        raise ConfigError(faults[0] if faults else reason)
+    summary, more = read_summary(path)
+    faults += more
+    evaluations = []
+    for file in sorted(path.glob("evaluation*.json")):
+        try:
+            evaluations.append(read_evaluation(file))
+        except FileNotFoundError:  # a link that leads nowhere
+            continue
+        except Unreadable as error:
+            faults.append(str(error))
+    config, more = read_config(path) if (path / "config.yaml").exists() else ({}, [])
+    return Run(path, metrics, summary, evaluations, config, (*faults, *more))
 
 
-def metrics_of(path: Path, most: int | None = None) -> list[dict[str, Any]]:
-    """Lines of a run's metrics.jsonl, at most so many; none before there are any.
+def read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """A run's configuration, flat and completed, and what of it had to be left out.
 
-    Lines that a killed process left half written are passed over.
+    Raises:
+        ConfigError: it is not there, or damaged.
     """
-    file = path / "metrics.jsonl"
-    lines = file.read_bytes().splitlines() if file.is_file() else []
-    step = 1 if most is None else max(1, math.ceil(len(lines) / most))
-    chosen = lines[(len(lines) - 1) % step :: step] if lines else []
-    found: list[dict[str, Any]] = []
-    for line in chosen:
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict) and "frames" in content:
-            found.append(content)
-    return found
-
-
-def last_metrics(path: Path) -> dict[str, Any]:
-    """The last whole line of a run's metrics, without reading all; empty before there is one."""
+    file = path / "config.yaml"
     try:
-        with (path / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            return json.loads(line)
-        except ValueError:  # being written, or cut by where the reading began
-            continue
-    return {}
+        known = completed({})
+        content = flat(read_file(str(file), "configuration"))
+    except ConfigError:
+        raise ConfigError(f"{file} cannot be read: it is missing, damaged or empty") from None
+    faults = []
+    for key, value in content.items():
+        count = key in _COUNTS and value is not None
+        sticky = key == "env.sticky_actions"
+        if (count and not is_count(value)) or (sticky and not is_number(value)):
+            faults.append(printable(f"{file}: {key} is no number", 1_000))
+        else:
+            known[key] = value
+    return known, faults
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
@@ -175,36 +194,24 @@ def find_runs(paths: list[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def planned_trials(paths: list[Path]) -> list[Path]:
-    """Run folders of the trials that sweeps in or just above these folders should have."""
+def planned_trials(paths: list[Path]) -> tuple[list[Path], list[str]]:
+    """Run folders of the trials that sweeps in or just above these folders should have.
+
+    Returns:
+        The folders, and which plans cannot be read.
+    """
     files = [file for path in paths for file in path.rglob("sweep.yaml")]
     files += [path.parent / "sweep.yaml" for path in paths]
     planned: list[Path] = []
+    faults: list[str] = []
     for file in {file.absolute() for file in files if file.is_file()}:
-        planned += [file.parent / name for name in _yaml(file).get("trials") or {}]
-    return planned
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        raise ConfigError(f"{file} cannot be read: it is damaged") from None
-    return content if isinstance(content, dict) else {}
-
-
-def _config(path: Path) -> dict[str, Any]:
-    content = flat(_yaml(path / "config.yaml"))
-    return completed(content) if content else content
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
-        raise ConfigError(f"{file} cannot be read: it is damaged") from None
-    return content if isinstance(content, dict) else {}
+        try:
+            trials = read_file(str(file), "sweep").get("trials") or {}
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
+        if isinstance(trials, dict):
+            planned += [file.parent / str(name) for name in trials]
+        else:
+            faults.append(f"{file} names no trials: it is damaged")
+    return planned, faults

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from configs.load import ConfigError, completed, flat
-from scripts.runs import SEEDS_FILE, without
+from configs.load import ConfigError
+from learner.reading import read_summary
+from scripts.runs import SEEDS_FILE, read_config, shown, without
 from scripts.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
@@ -22,6 +22,8 @@ _NOT_OF_THE_GROUP = (
     *("learner.processes", "learner.process", "learner.coordinator"),
 )
 _CHANGES = "greedy_changes"  # no name of a hyper-parameter
+_MOST_FRAMES = 2**53  # what a double counts exactly
+_LARGEST = 1e30  # reward of a point
 _SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
 
 
@@ -36,6 +38,7 @@ class SeedRun(NamedTuple):
     reward: np.ndarray  # [S, N] sums
     meta: dict[str, np.ndarray]  # [S, N] mean values of each learned hyper-parameter
     greedy_changes: np.ndarray | None  # [S, N]; of Q(lambda) that learns its epsilon
+    faults: tuple[str, ...] = ()  # what of its files cannot be read, and is left out
 
 
 class Group(NamedTuple):
@@ -62,7 +65,8 @@ class Group(NamedTuple):
     @property
     def respawn(self) -> str | None:
         """What a collection places anew: which of the two grid worlds its totals are of."""
-        return self.setting("env.respawn") if self.setting("env.suite") == "two_colours" else None
+        here = self.setting("env.suite") == "two_colours" and self.setting("env.respawn")
+        return shown(here) if here else None
 
 
 def read(path: Path) -> SeedRun:
@@ -81,12 +85,12 @@ def read(path: Path) -> SeedRun:
     if fault := _fault(arrays):
         raise ConfigError(f"{file} {fault}")
     prefix = "meta/"
-    meta = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
-    status = _mapping(path / "summary.json", {}).get("status", "unfinished")
-    config = completed(flat(_mapping(path / "config.yaml", None)))
+    meta = {shown(n.removeprefix(prefix)): v for n, v in arrays.items() if n.startswith(prefix)}
+    summary, faults = read_summary(path)
+    config, more = read_config(path)
+    status, changes = summary.get("status", "unfinished"), arrays.get(_CHANGES)
     frames, seeds, reward = (arrays[name] for name in ("frames", "seeds", "reward"))
-    changes = arrays.get(_CHANGES)
-    return SeedRun(path, config, status, frames, seeds, reward, meta, changes)
+    return SeedRun(path, config, status, frames, seeds, reward, meta, changes, (*faults, *more))
 
 
 def _fault(arrays: dict[str, np.ndarray]) -> str | None:
@@ -99,29 +103,19 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
     if frames.ndim != 1 or seeds.ndim != 1:
         return "is damaged: frames and seeds must have one dimension"
     for name, values in arrays.items():
-        if not np.issubdtype(values.dtype, np.number):
+        kinds = "iu" if name in ("frames", "seeds") else "iuf"
+        if values.dtype.kind not in kinds:
             return f"is damaged: {name} holds no numbers"
         per_seed = name in ("reward", _CHANGES) or name.startswith("meta/")
         if per_seed and values.shape != (shape := (len(seeds), len(frames))):
             return f"is damaged: {name} has shape {values.shape}, not {shape} (seeds, points)"
-    if frames[0] <= 0 or (np.diff(frames) <= 0).any():
+    if frames[0] <= 0 or (frames[1:] <= frames[:-1]).any() or frames[-1] > _MOST_FRAMES:
         return "is damaged: frames do not increase"
     if len(np.unique(seeds)) < len(seeds):
         return "is damaged: a seed stands in it twice"
-    return None if np.isfinite(arrays["reward"]).all() else "is damaged: reward is not finite"
-
-
-def _mapping(file: Path, absent: Any) -> dict[str, Any]:
-    """The content of a YAML file (JSON is YAML), or `absent`, if that is not None."""
-    if absent is not None and not file.is_file():
-        return absent
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} cannot be read: it is missing, damaged or empty")
-    return content
+    # NaN compares as false.
+    known = (np.abs(arrays["reward"]) < _LARGEST).all()
+    return None if known else "is damaged: reward is not finite"
 
 
 def pool(runs: list[SeedRun]) -> list[Group]:
@@ -204,7 +198,7 @@ def _status(members: list[SeedRun], end: int) -> str:
 
 def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:
     """A label for each group: its name, and what differs (`most` keys) where groups share it."""
-    names = [str(config.get("name", "run")) for config in configs]
+    names = [shown(config.get("name", "run")) for config in configs]
     flats = [without(config, _NOT_OF_THE_GROUP) for config in configs]
     labels = []
     for name, own in zip(names, flats, strict=True):
@@ -227,5 +221,5 @@ def _text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, list):
-        return "+".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return shown("+".join(map(str, value))) or "none"
+    return f"{value:g}" if isinstance(value, float) else shown(value)

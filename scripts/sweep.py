@@ -214,8 +214,20 @@ def _write_plan(plan: Sweep, folder: Path) -> None:
     file = folder / "sweep.yaml"
     content = plan_of(plan)
     if file.is_file():
-        content["trials"] = {**yaml.safe_load(file.read_text())["trials"], **content["trials"]}
+        content["trials"] = {**_earlier_trials(file), **content["trials"]}
     replace_text(file, yaml.safe_dump(content, sort_keys=False))
+
+
+def _earlier_trials(file: Path) -> dict[str, Any]:
+    """Those of a sweep.yaml.
+
+    Raises:
+        ConfigError: it holds something else, and would be lost.
+    """
+    trials = config_load.read_file(str(file), "sweep").get("trials")
+    if not isinstance(trials, dict):
+        raise ConfigError(f"{file} names no trials: it is damaged; mend it, or move it away")
+    return trials
 
 
 @contextlib.contextmanager
@@ -327,7 +339,7 @@ def _measure(planned: Planned, threads: int, gpu: bool) -> float | None:
     Raises:
         RunFailed: it does not run.
     """
-    from scripts.runs import metrics_of
+    from learner.reading import read_metrics
     from scripts.trials import child
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -343,10 +355,10 @@ def _measure(planned: Planned, threads: int, gpu: bool) -> float | None:
             deadline = time.monotonic() + _MEASURE_SECONDS
             while len(lines) < _MEASURE_LINES and time.monotonic() < deadline:
                 time.sleep(0.5)
-                lines = metrics_of(run)
+                lines, _ = read_metrics(run)
                 if ended := process.poll() is not None:
                     break
-        lines = metrics_of(run)  # the last one is written when it is ended
+        lines, _ = read_metrics(run)  # the last one is written when it is ended
         rate = _frames_per_second(lines, planned.config.seeds)
         if rate is None and ended:
             said = (log.read_text().strip().splitlines() or ["nothing"])[-1]

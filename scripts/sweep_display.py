@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from learner.reading import last_metrics
 from scripts.display import clock, number, seconds_left
-from scripts.runs import last_metrics
 from scripts.trials import Task, is_finished
 
 _LINE_SECONDS = 30.0

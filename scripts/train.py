@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
-import json
 import logging
 import math
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
+from learner.reading import last_metrics, read_summary
 from learner.run_folder import CHECKPOINTS, CONFIGURATION, configuration_of, replace_text
 from scripts import jax_environment, ray_watch, signals
 from scripts.check import (
@@ -31,7 +31,6 @@ from scripts.check import (
     runs_on_device,
     schedule_frames,
 )
-from scripts.runs import last_metrics
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from actors.cluster import Gauges
@@ -250,13 +249,12 @@ def check_schedule(config: Config, path: Path) -> None:
         ConfigError: one line.
     """
     horizon = config.learner.schedule_frames
-    with contextlib.suppress(OSError, ValueError):
-        frames = json.loads((path / "summary.json").read_text()).get("frames", 0)
-        if horizon is not None and horizon < frames:
-            raise ConfigError(
-                f"learner.schedule_frames={horizon}: the run in {path} has trained {frames} frames "
-                "already; give no fewer, or leave the key out"
-            )
+    frames = read_summary(path)[0].get("frames", 0)
+    if horizon is not None and horizon < frames:
+        raise ConfigError(
+            f"learner.schedule_frames={horizon}: the run in {path} has trained {frames} frames "
+            "already; give no fewer, or leave the key out"
+        )
 
 
 def _say_if_schedule_moved(earlier: Config, config: Config, progress: Progress) -> None:

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import ctypes
-import json
 import math
 import os
 import shutil
@@ -19,7 +18,8 @@ import ray
 from ray import exceptions
 
 from actors.cluster import ROOT
-from learner.run_folder import LOCK, RunLocked, locked
+from learner import reading
+from learner.run_folder import CHECKPOINTS, LOCK, RunLocked, locked
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0  # for the checkpoint of a trial that has to end
@@ -134,17 +134,9 @@ def run_task(task: Task, threads: int, gpu: bool) -> None:
         _bmg(task, ["evaluate", str(task.folder), "--snapshots"], threads, gpu)
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """A run's summary, empty before there is one."""
-    try:
-        return json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def is_trained(folder: Path, total_frames: int) -> bool:
     """Whether a run has nothing left to train."""
-    summary = read_summary(folder)
+    summary, _ = reading.read_summary(folder)
     return summary.get("status") == "finished" and summary.get("frames", 0) >= total_frames
 
 
@@ -159,20 +151,16 @@ def is_evaluated(folder: Path) -> bool:
     """Whether there is an evaluation for each snapshot."""
     played = set()
     for file in folder.glob("evaluation*at-*.json"):
-        evaluation = json.loads(file.read_text())
-        if evaluation["policy"] == "sample":
-            played.add(evaluation["learner_updates"])
-    return set(_versions(folder / "snapshots")) <= played
+        with contextlib.suppress(reading.Unreadable, FileNotFoundError):  # played once more
+            evaluation = reading.read_evaluation(file)
+            if evaluation["policy"] == "sample":
+                played.add(evaluation["learner_updates"])
+    return played.issuperset(reading.versions(folder / "snapshots"))
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on."""
-    return bool(_versions(folder / "checkpoints"))
-
-
-def _versions(folder: Path) -> list[int]:
-    """As `Checkpoints.versions`, whose module would import jax into the sweep's own process."""
-    return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+    return bool(reading.versions(folder / CHECKPOINTS))
 
 
 def _wait_until_unlocked(folder: Path) -> None:
@@ -211,7 +199,7 @@ def _bmg(task: Task, arguments: list[str], threads: int, gpu: bool) -> None:
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
     if process.returncode:
-        lines = output.read_text().strip().splitlines() or ["it said nothing"]
+        lines = output.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
         raise TrialFailed(f"{lines[-1]} (exit {process.returncode}; {output})")
 
 

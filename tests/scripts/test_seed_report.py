@@ -560,7 +560,6 @@ def _write(name, content):
         (_write("config.yaml", b""), "config.yaml", "damaged or empty"),
         (_write("config.yaml", b"a: ["), "config.yaml", "damaged or empty"),
         (lambda path: (path / "config.yaml").unlink(), "config.yaml", "missing"),
-        (_write("summary.json", b'{"status"'), "summary.json", "damaged or empty"),
     ],
 )
 def test_damage_is_named_in_one_line(tmp_path, spoil, file, why):
