@@ -16,7 +16,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet ca
 _NUMBERS = re.compile(
     r"[+-]?{0}( \+- {0}| to {0}| \({0} to {0}\))*".format(r"-?[\d.,]+(e[+-]?\d+)?%?")
 )
-_MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
+_MARKDOWN = re.compile(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))")  # an underscore within a word is one
 
 
 def write_tables(rows: list[dict[str, Any]], folder: Path, name: str) -> list[str]:
