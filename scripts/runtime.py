@@ -33,6 +33,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        signals.lose_no_interrupt()
         for number in signals.ending():
             signal.signal(number, self._handle)
 

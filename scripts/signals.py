@@ -4,9 +4,11 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+_FINALISED_SECONDS = 0.01
 _undoing: list[Callable[[], None]] = []
 
 
@@ -28,8 +30,17 @@ def leave_at_once() -> None:
 
 def interrupt() -> None:
     """From here on each of them raises KeyboardInterrupt with its number."""
+    lose_no_interrupt()
     for number in ending():
         signal.signal(number, _interrupt)
+
+
+def lose_no_interrupt() -> None:
+    """From here on a KeyboardInterrupt that falls into a finaliser is raised again after it.
+
+    Python would print its traceback and go on.
+    """
+    sys.unraisablehook = _raise_again
 
 
 @contextlib.contextmanager
@@ -55,6 +66,16 @@ def _leave(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(Exception):  # nobody reads, say
         sys.stdout.flush()
     os._exit(128 + number)
+
+
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = error.args[0] if error.args else signal.SIGINT
+        # By another thread: here it would be raised within this function.
+        threading.Timer(_FINALISED_SECONDS, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

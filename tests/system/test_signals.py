@@ -60,6 +60,30 @@ def test_a_second_ctrl_c_during_the_last_save_and_a_hang_up_under_nohup(tmp_path
     assert read_summary(folder)["status"] == "interrupted"
 
 
+_INTERRUPTED_IN_A_FINALISER = """
+import os, signal, time
+from scripts.signals import interrupt
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100): pass
+interrupt()
+try:
+    finalised = Finalised()
+    del finalised
+    time.sleep(5.0)
+except KeyboardInterrupt as error:
+    print("interrupted by", error.args[0])
+"""
+
+
+def test_an_interrupt_in_a_finaliser_is_not_lost():
+    """As Python would lose it, with a traceback."""
+    command = [sys.executable, "-c", _INTERRUPTED_IN_A_FINALISER]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("interrupted by 2\n", "")
+
+
 def test_killed_before_its_first_checkpoint_it_can_be_resumed(tmp_path):
     run = (*_IN_PROCESS, "total_frames=600", "--run-dir")
     for attempt in range(5):
