@@ -153,11 +153,13 @@ def _source(folder, lines, *overrides):
 def _line(updates, discount):
     keys = ("vtrace_lambda", "vtrace_leak", "policy_cost", "value_cost")
     values = {f"meta/{key}": 0.4 for key in keys} | {"meta/entropy_cost": 0.005}
-    return json.dumps({"learner_updates": updates, "meta/discount": discount, **values}) + "\n"
+    values |= {"frames": 640 * updates, "learner_updates": updates, "meta/discount": discount}
+    return json.dumps(values) + "\n"
 
 
 def test_a_replayed_schedule_begins_where_learning_began_and_is_paced_by_frames(tmp_path):
-    lines = _line(100, 0.8) + '{"learner_updates": 150}\n' + _line(200, 0.9) + '{"learner_upd'
+    nothing = '{"frames": 96000, "learner_updates": 150}\n'
+    lines = _line(100, 0.8) + nothing + _line(200, 0.9) + '{"frames": 1280'
     _source(tmp_path / "run", lines, "agent.discount=0.5")
     _, algorithm, *_ = _built(
         *("catch/impala", f"hyperparameters_from={tmp_path / 'run'}"),
@@ -171,7 +173,7 @@ def test_a_replayed_schedule_begins_where_learning_began_and_is_paced_by_frames(
 
 
 @pytest.mark.parametrize(
-    "lines", ["", '{"frames"', '{"learner_updates": 3, "meta/discount": null}']
+    "lines", ["", '{"frames"', '{"frames": 1920, "learner_updates": 3, "meta/discount": null}']
 )
 def test_a_run_that_has_logged_nothing_to_replay_is_refused(tmp_path, lines):
     _source(tmp_path / "run", lines)
