@@ -35,6 +35,9 @@ from actors.ray_folder import ray_folder
 ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
 
 _STORE_BYTES_MIN = 256 * 2**20
+# On a machine that is busy Ray takes longer than it gives itself, which cannot be configured.
+_STARTS, _TOO_SLOW = 3, "timed out during startup"
+_log = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[1]  # where the packages of this process are
 
 
@@ -153,23 +156,28 @@ def connect(address: str | None, object_store_bytes: int, cpus: int) -> None:
         except (OSError, ValueError, RuntimeError) as error:
             raise ClusterUnreachable(str(error).splitlines()[0]) from error
         return
-    _ProcessGroups.starting = True
-    _Token.require()
-    try:
-        with _signals_wait(), _loopback():
-            ray.init(
-                address="local",  # not some other job's cluster that happens to run here
-                _temp_dir=ray_folder(),
-                include_dashboard=False,
-                num_cpus=max(cpus, os.cpu_count() or 1),
-                object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
-                **options,
-            )
-    except Exception as error:  # whatever Ray raises when one of its processes does not come up
-        disconnect()
-        raise StartFailed(f"Ray does not start: {' '.join(str(error).split())}") from error
-    finally:
-        _ProcessGroups.starting = False
+    for attempt in range(1, _STARTS + 1):
+        _ProcessGroups.starting = True
+        _Token.require()
+        try:
+            with _signals_wait(), _loopback():
+                ray.init(
+                    address="local",  # not some other job's cluster that happens to run here
+                    _temp_dir=ray_folder(),
+                    include_dashboard=False,
+                    num_cpus=max(cpus, os.cpu_count() or 1),
+                    object_store_memory=max(_STORE_BYTES_MIN, object_store_bytes),
+                    **options,
+                )
+                return
+        except Exception as error:  # whatever Ray raises when one of its processes does not come up
+            disconnect()
+            reason = " ".join(str(error).split())
+            if attempt == _STARTS or _TOO_SLOW not in reason:
+                raise StartFailed(f"Ray does not start: {reason}") from error
+            _log.warning("bmg: Ray has not started within its 30 seconds; it is started again")
+        finally:
+            _ProcessGroups.starting = False
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from actors.pool import RaySource
 from agents.networks import make_network
 from tests.actors.batches import all_answer, next_batch
 from tests.actors.specs import POOL, server_spec
-from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
+from tests.system.command import PATIENCE, bmg, read_metrics, read_summary, start, wait_for
 
 # 8 environments x 20 steps a batch; nothing is ever invalid, so frames are exact.
 _FRAMES = 160 * 300
@@ -57,6 +57,26 @@ def _workers(parent):
 def _alive(folder, actors, nodes):
     last = (read_metrics(folder) or [{}])[-1]
     return (last.get("actors/alive"), last.get("actors/nodes")) == (actors, nodes)
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_start_in_time_is_started_again(tmp_path):
+    """As on a machine that is busy with other things; Ray gives itself 30 seconds."""
+    folder = tmp_path / "run"
+    process = start(*_TRAIN, _game("Endless"), f"total_frames={_FRAMES}", "--run-dir", folder)
+    raylets = []
+
+    def suspended():
+        children = psutil.Process(process.pid).children(recursive=True)
+        raylets.extend(child for child in children if child.name() == "raylet")
+        return [raylet.suspend() for raylet in raylets]
+
+    while process.poll() is None and not suspended():  # it has registered within milliseconds
+        time.sleep(0.001)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert errors == "bmg: Ray has not started within its 30 seconds; it is started again\n"
+    assert not raylets[0].is_running() or raylets[0].status() == psutil.STATUS_ZOMBIE
 
 
 def test_workers_that_are_killed_are_replaced(tmp_path):
