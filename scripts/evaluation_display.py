@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -55,8 +54,7 @@ class EvaluationDisplay:
                 left=until,
             )
             return
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{self._title}: {told}  frames {moment.frames:,} each  {until}", flush=True)
+        print(f"{self._title}: {told}  frames {moment.frames:,} each  {until}", flush=True)
 
     def close(self) -> None:
         """Leaves the terminal as it was."""

@@ -13,9 +13,9 @@ from scripts import signals
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/bmg/xla."""
-    with contextlib.suppress(RuntimeError):  # an unknown user without HOME, as in containers
-        home = Path.home()
-        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        with contextlib.suppress(RuntimeError):  # an unknown user without HOME, as in containers
+            home = Path.home()
             jax.config.update("jax_compilation_cache_dir", str(home / ".cache" / "bmg" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
