@@ -4,6 +4,7 @@ Of what a file holds nothing but `Unreadable` is raised, with one line that name
 no number (NaN, infinities, what no calculation could go on with) is None; texts can be shown.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ class Unreadable(Exception):
 
 def printable(text: str, longest: int = _LONGEST_TEXT) -> str:
     """A text in one line that neither a terminal obeys nor a file refuses; the rest is cut off."""
+    with contextlib.suppress(UnicodeError):  # a path in an ASCII locale: its bytes, as surrogates
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8")
     if len(text) > longest:
         text = f"{text[: longest - 3]}..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
