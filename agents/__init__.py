@@ -1,1 +1,1 @@
-"""What is learned: networks, targets and losses as pure functions over arrays."""
+"""What is learned, and how: pure functions over arrays, without device, clock, file or process."""

@@ -1,1 +1,1 @@
-"""How it learns: update rules, the jitted step, the loop, checkpoints and the run folder."""
+"""The machine that learns: the jitted step, the loop, replay, checkpoints and the run folder."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Trajectory, Unroll
+from agents.update import Metrics
 from learner.processes import exchange
 from learner.replay import Replay
 from learner.step import Experience, Learner, LearnerState
-from learner.update import Metrics
 
 _RECENT_EPISODES = 100
 _GOES_ON, _STOPS, _FAILS = 0, 1, 2  # what learner processes tell each other

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from agents.meta_gradient import MetaOutput, Update
 from agents.meta_parameters import MetaParams
+from agents.update import Metrics
 from learner.loop import LearningDiverged, LoopSettings, Progress
-from learner.meta_gradient import MetaOutput, Update
 from learner.step import MetaLearning, MetaState, all_finite, meta_update
-from learner.update import Metrics
 
 
 class SeedsState(NamedTuple):

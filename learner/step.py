@@ -9,17 +9,17 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agents.meta_parameters import MetaParams
-from agents.networks import Params
-from agents.trajectory import Trajectory
-from learner.meta_gradient import (
+from agents.meta_gradient import (
     MakeTarget,
     Matching,
     MetaOutput,
     Update,
     bootstrapped_meta_gradient,
 )
-from learner.update import InnerState, Metrics
+from agents.meta_parameters import MetaParams
+from agents.networks import Params
+from agents.trajectory import Trajectory
+from agents.update import InnerState, Metrics
 
 
 class Experience(NamedTuple):

@@ -14,6 +14,8 @@ from agents import actor_critic, outer_loss
 from agents.actor_critic import Loss
 from agents.heads import every_head
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters
+from agents.matching import MATCHING, Matching, Weights, compare, l2
+from agents.meta_gradient import MakeTarget, bootstrap_target
 from agents.meta_parameters import (
     Learned,
     MetaParams,
@@ -22,20 +24,18 @@ from agents.meta_parameters import (
     named_values,
 )
 from agents.networks import Network, NetworkOutput
-from agents.trajectory import Trajectory
-from configs.load import ConfigError, load
-from configs.schema import Config
-from learner.matching import MATCHING, Matching, Weights, compare, l2
-from learner.meta_gradient import MakeTarget, bootstrap_target
-from learner.optimizers import (
+from agents.optimizers import (
     OptimizerName,
     make_meta_optimizer,
     make_optimizer,
     without_second_moments,
 )
+from agents.trajectory import Trajectory
+from agents.update import InnerState, Metrics, Update, make_update
+from configs.load import ConfigError, load
+from configs.schema import Config
 from learner.reading import read_metrics
 from learner.step import MetaLearning
-from learner.update import InnerState, Metrics, Update, make_update
 from scripts.check import (
     frames_per_update,
     hyperparameter_range,

@@ -15,12 +15,12 @@ from actors.seeding import environment_seeds
 from actors.server import ServerSpec
 from agents.networks import Heads, Network, Params, check_observations, make_network
 from agents.trajectory import learner_view
+from agents.update import init_inner_state
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config
 from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
 from learner.step import Learner, LearnerState, init_learner_state, make_learner
-from learner.update import init_inner_state
 from scripts import jax_environment
 from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer
 from scripts.check import environment_spec, learns, new_unrolls, part_of_process

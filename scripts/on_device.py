@@ -11,6 +11,9 @@ import optax
 from actors.on_device import DeviceEnvironment, make_two_colours, make_unroll
 from agents import actor_critic
 from agents.actor_critic import Loss
+from agents.matching import Matching
+from agents.meta_gradient import Matching as MatchStates
+from agents.meta_gradient import MetaOutput, bootstrap_target
 from agents.meta_network import (
     Contextual,
     RewardContext,
@@ -20,20 +23,14 @@ from agents.meta_network import (
 )
 from agents.meta_parameters import Learned, init_meta_params
 from agents.networks import Network, make_dense_network, make_network, without_last_logits
-from configs.load import ConfigError
-from configs.schema import Config
-from learner.matching import Matching
-from learner.meta_gradient import Matching as MatchStates
-from learner.meta_gradient import MetaOutput, bootstrap_target
-from learner.on_device import Cycle, SeedsLearner, make_seeds_learner, meta_cycle, plain_cycle
-from learner.on_policy import (
+from agents.on_policy import (
     LiftedUpdate,
     init_on_policy_state,
     match_where_played,
     on_policy,
     plain_last_update,
 )
-from learner.q_learning import (
+from agents.q_learning import (
     become_greedy,
     explore,
     greedy_changes,
@@ -41,8 +38,11 @@ from learner.q_learning import (
     make_q_update,
     match_policies,
 )
+from agents.update import MakeTargets, Metrics, init_inner_state, make_update
+from configs.load import ConfigError
+from configs.schema import Config
+from learner.on_device import Cycle, SeedsLearner, make_seeds_learner, meta_cycle, plain_cycle
 from learner.step import MetaLearning, MetaState
-from learner.update import MakeTargets, Metrics, init_inner_state, make_update
 from scripts.algorithms import (
     fixed_values,
     inner_optimizer,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from agents import actor_critic
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
-from learner.matching import matching
+from agents.matching import matching
 
 # One entry: agent.advantage_scale, meta.outer.advantage_scale and meta.upper.advantage_scale exist
 # from here on, and meta.learned may name it.

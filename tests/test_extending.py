@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 
+from agents.matching import MATCHING
 from agents.meta_parameters import Learned
-from learner.matching import MATCHING
-from tests.learner import small, test_meta_gradient
+from tests import small
+from tests.agents import test_meta_gradient
 from tests.system.command import PATIENCE, ROOT
 
 
@@ -33,7 +34,7 @@ def test_both_work_from_the_command_line(tmp_path):
 def test_their_meta_gradient_is_right(x64, monkeypatch):
     before = dict(MATCHING)
     monkeypatch.setattr("agents.actor_critic.make_targets", small.actor_critic.make_targets)
-    monkeypatch.setattr("learner.matching.MATCHING", before)
+    monkeypatch.setattr("agents.matching.MATCHING", before)
     monkeypatch.setattr("agents.hyperparameters.HYPERPARAMETERS", dict(small.HYPERPARAMETERS))
     from tests import extension
 

@@ -10,7 +10,7 @@ from agents.heads import every_head
 from agents.hyperparameters import HYPERPARAMETERS
 from agents.meta_parameters import Learned, init_meta_params, make_hyperparameters, named_values
 from agents.networks import Heads, NetworkOutput, make_network
-from tests.learner.small import HYPER, OUTER, double, random_batch
+from tests.small import HYPER, OUTER, double, random_batch
 
 NETWORK = make_network("shallow", 3, (5,), np.float32, Heads(2, 1, outer_value=True))
 PER_HEAD = {

@@ -9,7 +9,7 @@ import pytest
 from learner.checkpoint import CheckpointError, Checkpoints, Snapshot, open_snapshots
 from learner.loop import Progress
 from learner.run_folder import configuration_of
-from tests.learner.small import experience, random_batch, small_learner, small_state
+from tests.small import experience, random_batch, small_learner, small_state
 
 
 def _trained(updates):

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from agents.optimizers import make_optimizer
 from agents.trajectory import Episode, SourceFailed, Unroll
 from learner.loop import Composition, LearningDiverged, LoopSettings, Progress, prepare, run
-from learner.optimizers import make_optimizer
 from learner.replay import Replay
-from tests.learner.small import MetaProblem, random_batch, small_learner
+from tests.small import MetaProblem, random_batch, small_learner
 
 
 class ScriptedSource:

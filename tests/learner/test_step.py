@@ -5,10 +5,10 @@ import numpy as np
 import optax
 import pytest
 
+from agents.update import init_inner_state
 from learner.replay import Replay
 from learner.step import init_learner_state, make_learner
-from learner.update import init_inner_state
-from tests.learner.small import (
+from tests.small import (
     OPTIMIZERS,
     MetaProblem,
     experience,

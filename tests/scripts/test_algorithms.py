@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from agents.networks import make_network
+from agents.update import init_inner_state
 from configs.load import ConfigError, dump, load, named_configs
 from learner.step import MetaState, meta_update
-from learner.update import init_inner_state
 from scripts.algorithms import build_algorithm, inner_optimizer, outer_values
-from tests.learner.small import ACTIONS, FEATURES, experience, random_batch, row
+from tests.small import ACTIONS, FEATURES, experience, random_batch, row
 
 NETWORK = make_network("shallow", ACTIONS, (FEATURES,), np.float32)
 

@@ -7,20 +7,20 @@ import pytest
 
 from actors.on_device import make_two_colours, make_unroll
 from agents import actor_critic
+from agents.matching import MATCHING, Weights, compare
+from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from agents.meta_network import add_reward, init_context, make_contextual, without_context
 from agents.meta_parameters import Learned, init_meta_params
 from agents.networks import make_dense_network, make_network
-from learner.matching import MATCHING, Weights, compare
-from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
-from learner.on_policy import (
+from agents.on_policy import (
     init_on_policy_state,
     match_where_played,
     on_policy,
     plain_last_update,
 )
-from learner.optimizers import make_optimizer
-from learner.update import init_inner_state, make_update
-from tests.learner.small import HYPER, OUTER, row
+from agents.optimizers import make_optimizer
+from agents.update import init_inner_state, make_update
+from tests.small import HYPER, OUTER, row
 
 LEARNED = {"entropy_cost": Learned(0.4, 1.0), "discount": Learned(0.9, 1.0)}
 LOSS = actor_critic.averaged(actor_critic.loss)

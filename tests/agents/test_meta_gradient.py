@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from agents import outer_loss
+from agents.matching import Weights
+from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from agents.networks import Heads, make_network
+from agents.optimizers import make_optimizer
 from agents.trajectory import learner_view
-from learner.matching import Weights
-from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
-from learner.optimizers import make_optimizer
-from learner.update import InnerState
-from tests.learner.small import (
+from agents.update import InnerState
+from tests.small import (
     OPTIMIZERS,
     OUTER,
     MetaProblem,

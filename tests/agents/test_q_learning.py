@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from actors.on_device import make_two_colours
+from agents.matching import MATCHING, Weights
+from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from agents.meta_network import init_context, make_contextual, without_context
 from agents.meta_parameters import Learned, init_meta_params
 from agents.networks import make_dense_network
+from agents.on_policy import tally
+from agents.optimizers import make_optimizer
 from agents.q_lambda import Transition, direction, epsilon_greedy
-from learner.matching import MATCHING, Weights
-from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
-from learner.on_policy import tally
-from learner.optimizers import make_optimizer
-from learner.q_learning import (
+from agents.q_learning import (
     become_greedy,
     explore,
     greedy_changes,
@@ -21,7 +21,7 @@ from learner.q_learning import (
     make_q_update,
     match_policies,
 )
-from tests.learner.small import HYPER
+from tests.small import HYPER
 
 FURTHER = 12  # L - 1
 

@@ -9,8 +9,8 @@ import optax
 from agents.actor_critic import Loss
 from agents.hyperparameters import Hyperparameters
 from agents.networks import Network, NetworkOutput, Params
+from agents.optimizers import gradient_norm
 from agents.trajectory import Trajectory
-from learner.optimizers import gradient_norm
 
 Metrics = dict[str, jax.Array]
 MakeTargets = Callable[[NetworkOutput, Trajectory, Hyperparameters], Any]
@@ -51,7 +51,7 @@ def make_update(
         network: policy and value.
         make_targets: what the loss regards as data.
         loss: of outputs, targets, trajectory and hyper-parameters.
-        optimizer: from learner/optimizers.py, which can be differentiated through.
+        optimizer: from agents/optimizers.py, which can be differentiated through.
         hyperparameters: from the meta-parameters, and what else they depend on;
             `learning_rate_scale` is used here.
         select: which steps of a trajectory count, given the network's outputs; all of them if None.

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from agents.matching import Matching, Point, Weights
+from agents.meta_gradient import MetaOutput
 from agents.meta_network import Contextual, RewardContext, add_reward
 from agents.networks import DenseNetwork, NetworkOutput, Params
+from agents.on_policy import tally
 from agents.q_lambda import Transition, choose, direction, epsilon_greedy
 from agents.trajectory import Trajectory
-from learner.matching import Matching, Point, Weights
-from learner.meta_gradient import MetaOutput
-from learner.on_policy import tally
-from learner.update import InnerState, Metrics
+from agents.update import InnerState, Metrics
 
 
 class QLambdaState(NamedTuple):

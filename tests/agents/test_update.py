@@ -6,9 +6,9 @@ import numpy as np
 import optax
 
 from agents import actor_critic
-from learner.optimizers import make_optimizer
-from learner.update import init_inner_state
-from tests.learner.small import HYPER, NETWORK, random_batch, small_update
+from agents.optimizers import make_optimizer
+from agents.update import init_inner_state
+from tests.small import HYPER, NETWORK, random_batch, small_update
 
 
 def test_equals_the_gradient_with_targets_as_constants(x64):

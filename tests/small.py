@@ -7,14 +7,14 @@ import numpy as np
 from agents import actor_critic, outer_loss
 from agents.heads import every_head
 from agents.hyperparameters import HYPERPARAMETERS
+from agents.matching import MATCHING, Point, Weights
+from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from agents.meta_parameters import Learned, init_meta_params, make_hyperparameters, named_values
 from agents.networks import NO_HEADS, make_network
+from agents.optimizers import make_optimizer
 from agents.trajectory import Trajectory
-from learner.matching import MATCHING, Point, Weights
-from learner.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
-from learner.optimizers import make_optimizer
+from agents.update import init_inner_state, make_update
 from learner.step import Experience, MetaLearning, init_learner_state, make_learner
-from learner.update import init_inner_state, make_update
 
 FEATURES, ACTIONS = 5, 3
 HYPER = {name: entry.default for name, entry in HYPERPARAMETERS.items()}

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agents.matching import MATCHING, Point, Weights
 from agents.networks import NetworkOutput
-from learner.matching import MATCHING, Point, Weights
-from tests.learner.small import random_batch
+from tests.small import random_batch
 
 WEIGHTS = Weights(l2=0.7, policy=1.3, value=0.4)
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from agents.matching import Matching, Weights, compare
 from agents.meta_network import RewardContext, add_reward
 from agents.networks import Network, Params
 from agents.trajectory import Trajectory
-from learner.matching import Matching, Weights, compare
-from learner.update import InnerState, Metrics, Update
+from agents.update import InnerState, Metrics, Update
 
 # (parameters, environment's state, key) -> (environment's state, trajectory with B = 1)
 Unroll = Callable[[Params, Any, jax.Array], tuple[Any, Trajectory]]
@@ -30,7 +30,7 @@ class OnPolicyState(NamedTuple):
     tally: Metrics  # sums since they were last cleared
 
 
-# update(state, key, meta_params) -> (state, metrics), as `learner.meta_gradient.Update`
+# update(state, key, meta_params) -> (state, metrics), as `agents.meta_gradient.Update`
 LiftedUpdate = Callable[[OnPolicyState, jax.Array, Any], tuple[OnPolicyState, Metrics]]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from learner.optimizers import (
+from agents.optimizers import (
     clip_by_norm,
     gradient_norm,
     make_meta_optimizer,
