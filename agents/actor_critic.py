@@ -6,7 +6,7 @@ needed, and none may appear here (docs/architecture.md).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -88,8 +88,8 @@ def make_one_step_targets(
     return Targets(target, jnp.where(trajectory.valid, target - outputs.value[:-1], 0.0))
 
 
-def averaged(loss: Loss) -> Loss:
-    """The same loss as a mean over the valid steps instead of their sum."""
+def reduced(loss: Loss, how: Literal["sum", "mean"]) -> Loss:
+    """A summed loss as it is, or as a mean over the valid steps."""
 
     def mean(
         outputs: NetworkOutput, targets: Any, trajectory: Trajectory, hyper: Hyperparameters
@@ -97,7 +97,7 @@ def averaged(loss: Loss) -> Loss:
         total, metrics = loss(outputs, targets, trajectory, hyper)
         return total / jnp.maximum(jnp.sum(trajectory.valid), 1), metrics
 
-    return mean
+    return mean if how == "mean" else loss
 
 
 def loss(

@@ -29,6 +29,13 @@ class Hyperparameter(NamedTuple):
     per_head: bool = True  # whether each auxiliary head has its own
 
 
+class Learned(NamedTuple):
+    """A hyper-parameter that is learned: where it starts and what it stays below."""
+
+    start: float
+    upper: float
+
+
 # Outer values and ranges: Zahavy et al. 2020 (arXiv 2002.12928). Their value cost of 0.25 weighs
 # the squared error; ours weighs half of it.
 HYPERPARAMETERS: dict[str, Hyperparameter] = {

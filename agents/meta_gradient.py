@@ -2,7 +2,7 @@
 
 Generic: knows no reinforcement learning, no network and no hyper-parameters. Everything that it is
 given is a function over pytrees: an actor-critic, Q(lambda) and few-shot learning differ only in
-their `update`, `target` and `matching`.
+their `update`, `target` and `distance`.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,10 @@ WRITTEN_OUT = 8
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 # target(initial state, state after K steps, inputs of L steps, meta_params): see `Target`.
 MakeTarget = Callable[[Any, Any, Any, Any], "Target"]
-# matching(target state, learner's state, inputs of L steps) -> scalar: mu.
-Matching = Callable[[Any, Any, Any], jax.Array]
+# last_update(initial state, state, inputs of one step) -> the target's state.
+LastUpdate = Callable[[Any, Any, Any], Any]
+# distance(target state, learner's state, inputs of L steps) -> scalar: mu.
+Distance = Callable[[Any, Any, Any], jax.Array]
 
 
 class Target(NamedTuple):
@@ -45,14 +47,14 @@ MetaGradient = Callable[[Any, Any, Any, Any], tuple[Any, MetaOutput]]
 def bootstrapped_meta_gradient(
     update: Update,
     target: MakeTarget,
-    matching: Matching,
+    distance: Distance,
     *,
     recompute: bool = True,
     written_out: int = WRITTEN_OUT,
 ) -> MetaGradient:
     """Builds `meta_gradient(meta_params, state, inner_inputs, target_inputs)`.
 
-    It is the gradient of matching(target, state after K updates) with respect to the
+    It is the gradient of distance(target, state after K updates) with respect to the
     meta-parameters, back through the K updates; the target is data. K and L are the leading axes
     of `inner_inputs` and `target_inputs`. It may be jitted, vmapped, scanned and sharded.
 
@@ -62,7 +64,7 @@ def bootstrapped_meta_gradient(
     Args:
         update: one step of the learner.
         target: where it should have got to.
-        matching: how far it is from there.
+        distance: how far it is from there.
         recompute: each update but the first keeps only its input state for the way back and is
             computed again there, so that memory grows with K by states, not by activations.
             Without it small networks are faster.
@@ -70,9 +72,9 @@ def bootstrapped_meta_gradient(
     """
 
     def inner(meta_params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
-        state, aux = update(state, _row(inputs, 0), meta_params)
+        state, aux = update(state, row(inputs, 0), meta_params)
         aux = jax.tree.map(lambda x: jnp.expand_dims(x, 0), aux)
-        if _length(inputs) == 1:
+        if length(inputs) == 1:
             return state, aux
         keep = jax.checkpoint if recompute else lambda step: step
         step = keep(lambda s, x: update(s, x, meta_params))
@@ -87,7 +89,7 @@ def bootstrapped_meta_gradient(
             final, aux = inner(meta_params, state, inner_inputs)
             # The target is data, whatever made it.
             goal = target(*jax.lax.stop_gradient((state, final, target_inputs, meta_params)))
-            loss = matching(goal.state, final, target_inputs)
+            loss = distance(goal.state, final, target_inputs)
             return loss, MetaOutput(final, goal, loss, aux)
 
         return jax.grad(matching_loss, has_aux=True)(meta_params)
@@ -97,7 +99,7 @@ def bootstrapped_meta_gradient(
 
 def bootstrap_target(
     update: Update,
-    last_update: Callable[[Any, Any, Any], Any],
+    last_update: LastUpdate,
     *,
     written_out: int = WRITTEN_OUT,
 ) -> MakeTarget:
@@ -111,11 +113,11 @@ def bootstrap_target(
     """
 
     def target(initial: Any, final: Any, inputs: Any, meta_params: Any) -> Target:
-        state, length = final, _length(inputs)
-        if length > 1:
+        state, steps = final, length(inputs)
+        if steps > 1:
             further = jax.tree.map(lambda x: x[:-1], inputs)
             state, _ = _steps(lambda s, x: update(s, x, meta_params), state, further, written_out)
-        return Target(last_update(initial, state, _row(inputs, length - 1)), state)
+        return Target(last_update(initial, state, row(inputs, steps - 1)), state)
 
     return target
 
@@ -124,18 +126,20 @@ def _steps(
     step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any, written_out: int
 ) -> tuple[Any, Any]:
     """`lax.scan`, but a few steps are written out."""
-    if _length(inputs) > written_out:
+    if length(inputs) > written_out:
         return jax.lax.scan(step, state, inputs)
     outputs = []
-    for index in range(_length(inputs)):
-        state, aux = step(state, _row(inputs, index))
+    for index in range(length(inputs)):
+        state, aux = step(state, row(inputs, index))
         outputs.append(aux)
     return state, jax.tree.map(lambda *x: jnp.stack(x), *outputs)
 
 
-def _length(inputs: Any) -> int:
+def length(inputs: Any) -> int:
+    """How many steps inputs are of, their leading axis."""
     return jax.tree.leaves(inputs)[0].shape[0]
 
 
-def _row(inputs: Any, index: int) -> Any:
+def row(inputs: Any, index: int) -> Any:
+    """Inputs of one step."""
     return jax.tree.map(lambda x: x[index], inputs)

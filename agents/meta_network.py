@@ -5,23 +5,21 @@ are, or those of Luketina et al., "Meta-Gradients in Non-Stationary Environments
 normalised over the run's lifetime and squashed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from agents.hyperparameters import Hyperparameters
-from agents.meta_parameters import Learned, MetaParams, initial_logit, make_hyperparameters
-from agents.networks import DenseNetwork
+from agents.hyperparameters import Hyperparameters, Learned
+from agents.meta_parameters import Tuned, initial_logit, single_numbers
+from agents.networks import DenseNetwork, make_dense_network
+from agents.settings import Settings
 
 # Of rewards whose deviation is not known yet: about that of the grid world's mean rewards.
 _LEAST_DEVIATION = 0.01
 # Rewards after which statistics forget: single precision could not count many more.
 _LONGEST_MEMORY = 1e6
-
-# From (weights, context) to hyper-parameters.
-Contextual = Callable[[tuple[Any, "RewardContext"]], Hyperparameters]
 
 
 class RewardContext(NamedTuple):
@@ -34,13 +32,13 @@ class RewardContext(NamedTuple):
 
 
 def init_context(length: int) -> RewardContext:
-    """Before the first reward.
+    """Before the first reward; where nothing looks at it, of one: orbax saves no empty arrays.
 
     Args:
         length: H.
     """
     zero = jnp.zeros((), jnp.result_type(float))
-    return RewardContext(jnp.zeros(length, zero.dtype), zero, zero, zero)
+    return RewardContext(jnp.zeros(max(1, length), zero.dtype), zero, zero, zero)
 
 
 def add_reward(context: RewardContext, reward: jax.Array) -> RewardContext:
@@ -68,13 +66,13 @@ def features(context: RewardContext, normalised: bool) -> jax.Array:
     return jnp.where(there, jnp.tanh(scaled), 0.0)
 
 
-def make_contextual(
+def contextual(
     network: DenseNetwork,
     fixed: Mapping[str, float],
     learned: Mapping[str, Learned],
     normalised: bool,
-) -> Contextual:
-    """The function from (weights, context) to all hyper-parameters, learned and fixed ones.
+) -> Tuned:
+    """Hyper-parameters that a network makes of the context; its weights are the meta-parameters.
 
     Each learned value starts where it is told to, whatever the context, because the network's
     output layer starts at zero: what Luketina et al. reach by fitting the network beforehand.
@@ -88,23 +86,24 @@ def make_contextual(
     offset = jnp.asarray([initial_logit(start / upper) for start, upper in learned.values()])
     upper = jnp.asarray([upper for _, upper in learned.values()])
 
-    def hyperparameters(inputs: tuple[Any, RewardContext]) -> Hyperparameters:
-        weights, context = inputs
+    def values(weights: Any, context: RewardContext) -> Hyperparameters:
         output = network.apply(weights, features(context, normalised))
-        values = upper * jax.nn.sigmoid(output + offset)
-        return {**fixed, **{name: values[i] for i, name in enumerate(learned)}}
+        tuned = upper * jax.nn.sigmoid(output + offset)
+        return {**fixed, **{name: tuned[i] for i, name in enumerate(learned)}}
 
-    return hyperparameters
+    # A bias is added to each of the network's outputs, so its gradient is that of them all.
+    return Tuned(
+        tuple(learned),
+        network.init,
+        values,
+        lambda weights: {name: weights["output"]["b"][i] for i, name in enumerate(learned)},
+    )
 
 
-def without_context(
-    fixed: Mapping[str, float], learned: Mapping[str, Learned]
-) -> Callable[[tuple[MetaParams, RewardContext]], Hyperparameters]:
-    """The same where each learned hyper-parameter is one number, whatever the rewards.
-
-    Args:
-        fixed: as for `make_contextual`.
-        learned: by name; value = upper * sigmoid(meta-parameter).
-    """
-    values = make_hyperparameters(fixed, learned, heads=1)
-    return lambda inputs: values(inputs[0])
+def tuned_by_rewards(settings: Settings) -> Tuned:
+    """Hyper-parameters of an agent that plays its own experience: a network's, or numbers."""
+    meta, fixed, learned = settings.meta, settings.fixed, settings.learned
+    if not learned or not meta.context_length:
+        return single_numbers(fixed, learned, heads=1)
+    network = make_dense_network(meta.context_length, meta.hidden, len(learned), zero_output=True)
+    return contextual(network, fixed, learned, meta.context_normalised)

@@ -5,13 +5,13 @@ hyper-parameter stays between 0 and its upper bound.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters
+from agents.hyperparameters import HYPERPARAMETERS, Hyperparameters, Learned
 
 # By hyper-parameter; [heads] or scalar; empty where nothing is learned.
 MetaParams = dict[str, jax.Array]
@@ -21,11 +21,17 @@ MetaParams = dict[str, jax.Array]
 _INITIAL_LOGIT_AT_BOUND = 4.6
 
 
-class Learned(NamedTuple):
-    """A hyper-parameter that is learned: where it starts and what it stays below."""
+class Tuned(NamedTuple):
+    """Hyper-parameters as a function of meta-parameters, and of a context they may depend on.
 
-    start: float
-    upper: float
+    Single numbers depend on none, which is (); the meta-network's is of recent rewards.
+    """
+
+    learned: tuple[str, ...]  # names of those that are no constants
+    init: Callable[[jax.Array], Any]  # key -> meta-parameters
+    values: Callable[[Any, Any], Hyperparameters]  # (meta-parameters, context) -> all of them
+    # Of a pytree like the meta-parameters, the part that says most of each learned value.
+    by_name: Callable[[Any], Mapping[str, jax.Array]] = lambda meta_params: meta_params
 
 
 def init_meta_params(learned: Mapping[str, Learned], heads: int) -> MetaParams:
@@ -44,25 +50,45 @@ def init_meta_params(learned: Mapping[str, Learned], heads: int) -> MetaParams:
     }
 
 
-def make_hyperparameters(
-    fixed: Mapping[str, float], learned: Mapping[str, Learned], heads: int
-) -> Callable[[MetaParams], Hyperparameters]:
-    """The function from meta-parameters to all hyper-parameters, learned and fixed ones.
+def single_numbers(fixed: Mapping[str, float], learned: Mapping[str, Learned], heads: int) -> Tuned:
+    """Hyper-parameters that are single numbers: value = upper * sigmoid(meta-parameter).
 
     Args:
         fixed: value of each hyper-parameter that is not learned.
         learned: as for `init_meta_params`.
         heads: as for `init_meta_params`.
     """
-    constants = {name: jnp.full(_shape(name, heads), value) for name, value in fixed.items()}
+    constants = _constants(fixed, heads)
 
-    def hyperparameters(meta_params: MetaParams) -> Hyperparameters:
-        values = {
+    def values(meta_params: MetaParams, context: Any) -> Hyperparameters:
+        del context
+        tuned = {
             name: learned[name].upper * jax.nn.sigmoid(logit) for name, logit in meta_params.items()
         }
-        return {**constants, **values}
+        return {**constants, **tuned}
 
-    return hyperparameters
+    return Tuned(tuple(learned), lambda key: init_meta_params(learned, heads), values)
+
+
+def replayed_numbers(fixed: Mapping[str, float], names: Sequence[str], heads: int) -> Tuned:
+    """Hyper-parameters of which some are given in place of meta-parameters, as they are.
+
+    Args:
+        fixed: value of each of the others.
+        names: of those that are given.
+        heads: as for `init_meta_params`.
+    """
+    constants = _constants(fixed, heads)
+    return Tuned(tuple(names), lambda key: {}, lambda given, context: {**constants, **given})
+
+
+def _constants(fixed: Mapping[str, float], heads: int) -> dict[str, jax.Array]:
+    return {name: jnp.full(_shape(name, heads), value) for name, value in fixed.items()}
+
+
+def learned_values(tuned: Tuned, values: Hyperparameters) -> dict[str, jax.Array]:
+    """The learned ones of all values, each a scalar under a name of its own."""
+    return named_values({name: values[name] for name in tuned.learned})
 
 
 def named_values(values: Hyperparameters) -> dict[str, jax.Array]:

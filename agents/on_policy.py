@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from agents import actor_critic
+from agents.hyperparameters import Hyperparameters
 from agents.matching import Matching, Weights, compare
-from agents.meta_network import RewardContext, add_reward
+from agents.meta_gradient import Distance, LastUpdate, Update
+from agents.meta_network import RewardContext, add_reward, init_context, tuned_by_rewards
+from agents.meta_parameters import Tuned, learned_values
 from agents.networks import Network, Params
+from agents.optimizers import TargetStep, make_optimizer
+from agents.parts import Parts
+from agents.settings import Settings
 from agents.trajectory import Trajectory
-from agents.update import InnerState, Metrics, Update
+from agents.update import InnerState, Metrics, Rule, init_inner_state, make_rule
 
 # (parameters, environment's state, key) -> (environment's state, trajectory with B = 1)
 Unroll = Callable[[Params, Any, jax.Array], tuple[Any, Trajectory]]
@@ -30,37 +37,94 @@ class OnPolicyState(NamedTuple):
     tally: Metrics  # sums since they were last cleared
 
 
-# update(state, key, meta_params) -> (state, metrics), as `agents.meta_gradient.Update`
-LiftedUpdate = Callable[[OnPolicyState, jax.Array, Any], tuple[OnPolicyState, Metrics]]
+def on_policy_parts(
+    settings: Settings, network: Network, reset: Callable[[jax.Array], Any], unroll: Unroll
+) -> Parts:
+    """The parts of an actor-critic that plays its own experience; its inputs are random keys.
+
+    Args:
+        settings: of the agent.
+        network: policy and value.
+        reset: from a key to the environment's first state.
+        unroll: plays a trajectory.
+    """
+    optimizer = make_optimizer(settings.optimizer)
+    objective = (
+        actor_critic.make_one_step_targets,
+        actor_critic.reduced(actor_critic.loss, settings.loss),
+    )
+    rule = make_rule(network, *objective, optimizer)
+    tuned = tuned_by_rewards(settings)
+
+    def init(key: jax.Array) -> tuple[OnPolicyState, Any]:
+        for_network, for_environment, for_weights, for_unroll = jax.random.split(key, 4)
+        inner = init_inner_state(network.init(for_network), optimizer)
+        meta_params = tuned.init(for_weights)
+        context = init_context(settings.meta.context_length)
+        first = reset(for_environment)
+        hyper = tuned.values(meta_params, context)
+        environment, trajectory = unroll(inner.params, first, for_unroll)
+        sums = _no_tally(rule, tuned, inner, trajectory, hyper)
+        context = add_reward(context, jnp.mean(trajectory.reward))
+        return OnPolicyState(inner, environment, trajectory, context, sums), meta_params
+
+    def outer_update(step: TargetStep) -> LastUpdate:
+        """Of what was played last; matching functions then compare policies at its states."""
+        plain = make_rule(network, *objective, step.optimizer)
+
+        def last_update(initial: OnPolicyState, state: OnPolicyState, key: Any) -> OnPolicyState:
+            del initial, key  # nothing refers to the start, and nothing more is played
+            inner = InnerState(state.inner.params, step.state(state.inner))
+            return state._replace(inner=plain(inner, state.trajectory, settings.outer)[0])
+
+        return last_update
+
+    def distance(matching: Matching, weights: Weights) -> Distance:
+        def between(target: OnPolicyState, learner: OnPolicyState, keys: Any) -> jax.Array:
+            del keys
+            params = target.inner.params, learner.inner.params
+            return compare(network, matching, weights, *params, target.trajectory)
+
+        return between
+
+    # Small dense networks are fastest with scanned steps and kept activations.
+    return Parts(
+        init,
+        on_policy(rule, unroll, tuned),
+        outer_update,
+        distance,
+        tuned,
+        learner=lambda state: state.inner,
+        context=lambda state: state.context,
+        recompute=False,
+        written_out=0,
+    )
 
 
-def on_policy(update: Update, unroll: Unroll, describe: Callable[[Any], Metrics]) -> LiftedUpdate:
+def on_policy(rule: Rule, unroll: Unroll, tuned: Tuned) -> Update:
     """Lifts an update on trajectories to one that learns from its own and then plays the next.
-
-    The meta-parameters that `update` and `describe` get are the pair of the lifted update's own and
-    of the context.
 
     Learning comes first: the trajectory that the last of a series of updates has played is then
     there for the target's last step and for the matching function, and the next series learns from
     it, so that nothing is played in vain.
 
     Args:
-        update: one update on one trajectory.
+        rule: one update on one trajectory.
         unroll: plays one.
-        describe: hyper-parameters by name, which are summed in the tally.
+        tuned: hyper-parameters; the learned ones are summed in the tally.
     """
 
     def lifted(
         state: OnPolicyState, key: jax.Array, meta_params: Any
     ) -> tuple[OnPolicyState, Metrics]:
-        inputs = (meta_params, state.context)
-        inner, metrics = update(state.inner, state.trajectory, inputs)
+        hyper = tuned.values(meta_params, state.context)
+        inner, metrics = rule(state.inner, state.trajectory, hyper)
         # What is played depends on the parameters, but is data to every later update: without this
         # the meta-gradient would also flow through the probabilities in `behaviour_logits`.
         environment, trajectory = jax.lax.stop_gradient(
             unroll(inner.params, state.environment, key)
         )
-        seen = tally(metrics, describe(inputs), trajectory.reward)
+        seen = tally(metrics, learned_values(tuned, hyper), trajectory.reward)
         return OnPolicyState(
             inner,
             environment,
@@ -72,35 +136,16 @@ def on_policy(update: Update, unroll: Unroll, describe: Callable[[Any], Metrics]
     return lifted
 
 
-def init_on_policy_state(
-    inner: InnerState,
-    environment: Any,
-    update: Update,
-    unroll: Unroll,
-    describe: Callable[[Any], Metrics],
-    inputs: tuple[Any, RewardContext],
-    key: jax.Array,
-) -> OnPolicyState:
-    """The state before the first update; the first trajectory has been played.
-
-    Args:
-        inner: the learner's.
-        environment: its first state.
-        update: as for `on_policy`.
-        unroll: as for `on_policy`.
-        describe: as for `on_policy`.
-        inputs: meta-parameters, and the context before the first reward.
-        key: of the first trajectory.
-    """
-    environment, trajectory = unroll(inner.params, environment, key)
+def _no_tally(
+    rule: Rule, tuned: Tuned, inner: InnerState, trajectory: Trajectory, hyper: Hyperparameters
+) -> Metrics:
+    """The tally before the first update."""
 
     def first() -> Metrics:
-        metrics = update(inner, trajectory, inputs)[1]
-        return tally(metrics, describe(inputs), trajectory.reward)
+        metrics = rule(inner, trajectory, hyper)[1]
+        return tally(metrics, learned_values(tuned, hyper), trajectory.reward)
 
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(first))
-    context = add_reward(inputs[1], jnp.mean(trajectory.reward))
-    return OnPolicyState(inner, environment, trajectory, context, sums)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(first))
 
 
 # The gradient's norm would cost a pass over all parameters, a tenth of an update; shares of the
@@ -121,36 +166,3 @@ def tally(metrics: Metrics, hyper: Metrics, reward: jax.Array) -> Metrics:
     seen = {**losses, **values, "reward": jnp.sum(reward), "updates": jnp.ones(())}
     # Nothing asks for its derivative, which would be computed all the same in a scan's carry.
     return jax.lax.stop_gradient(seen)
-
-
-def plain_last_update(
-    rule: Update, opt_state: Callable[[InnerState], Any]
-) -> Callable[[OnPolicyState, OnPolicyState, Any], OnPolicyState]:
-    """The target's last step: `rule`, the plain objective's, on what was played last.
-
-    The trajectory stays where it is: matching functions compare policies at its states.
-
-    Args:
-        rule: an update whose hyper-parameters are those of the plain objective.
-        opt_state: of its optimiser, from the learner's state.
-    """
-
-    def last_update(initial: OnPolicyState, state: OnPolicyState, key: Any) -> OnPolicyState:
-        del initial, key  # nothing refers to the start, and nothing more is played
-        inner = InnerState(state.inner.params, opt_state(state.inner))
-        return state._replace(inner=rule(inner, state.trajectory, {})[0])
-
-    return last_update
-
-
-def match_where_played(
-    network: Network, matching: Matching, weights: Weights
-) -> Callable[[OnPolicyState, OnPolicyState, Any], jax.Array]:
-    """A matching function at the states of the target's last trajectory."""
-
-    def match(target: OnPolicyState, learner: OnPolicyState, keys: Any) -> jax.Array:
-        del keys
-        params = (target.inner.params, learner.inner.params)
-        return compare(network, matching, weights, *params, target.trajectory)
-
-    return match

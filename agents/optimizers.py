@@ -7,14 +7,14 @@ second one inside, too small to change a step. The norm is clipped by our own tr
 because `optax.clip_by_global_norm` is NaN at an all-zero gradient.
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-OptimizerName = Literal["sgd", "rmsprop", "adam"]
-EpsilonPlacement = Literal["inside", "outside"]
+from agents.settings import OptimizerSettings
 
 # Inside the root of a sum of squares: far below float32's resolution of any real gradient norm.
 _NORM_EPSILON = 1e-16
@@ -64,46 +64,29 @@ def scale_by_rms_outside(decay: float, epsilon: float) -> optax.GradientTransfor
     return optax.GradientTransformation(init, update)
 
 
-def make_optimizer(
-    name: OptimizerName,
-    learning_rate: optax.ScalarOrSchedule,
-    *,
-    decay: float = 0.99,
-    epsilon: float = 0.01,
-    epsilon_placement: EpsilonPlacement = "inside",
-    max_gradient_norm: float = 0.0,
-    gradient_decay: float = 0.0,
-    adam_beta1: float = 0.9,
-) -> optax.GradientTransformation:
+def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     """An inner optimiser.
-
-    Args:
-        name: "sgd"; "rmsprop", without momentum; "adam", with a second moment of decay 0.999.
-        learning_rate: a number, or a schedule of the number of updates.
-        decay: of RMSProp's second moment.
-        epsilon: of RMSProp and Adam.
-        epsilon_placement: of RMSProp's, inside its root or outside; Adam's is always outside.
-        max_gradient_norm: global norm to clip at before anything else; 0 does not clip.
-        gradient_decay: of a moving average of the gradients, which the rule then gets instead; 0
-            averages nothing.
-        adam_beta1: of Adam's first moment: another such average, but corrected for its start at
-            zero, and of gradients whose second moment is their own; 0 averages nothing.
 
     Raises:
         KeyError: an unknown name.
     """
+    epsilon = settings.epsilon
     rms = {
-        "inside": lambda decay, eps: optax.scale_by_rms(decay=decay, eps=eps, eps_in_sqrt=True),
-        "outside": scale_by_rms_outside,
+        "inside": lambda decay: optax.scale_by_rms(decay=decay, eps=epsilon, eps_in_sqrt=True),
+        "outside": lambda decay: scale_by_rms_outside(decay, epsilon),
     }
     rules = {
         "sgd": lambda: optax.identity(),
-        "rmsprop": lambda: rms[epsilon_placement](decay, epsilon),
-        "adam": lambda: optax.scale_by_adam(b1=adam_beta1, eps=epsilon, eps_root=_ROOT_EPSILON),
+        "rmsprop": lambda: rms[settings.epsilon_placement](settings.decay),
+        "adam": lambda: optax.scale_by_adam(
+            b1=settings.adam_beta1, eps=epsilon, eps_root=_ROOT_EPSILON
+        ),
     }
-    clip = [clip_by_norm(max_gradient_norm)] if max_gradient_norm else []
-    average = [optax.ema(gradient_decay, debias=False)] if gradient_decay else []
-    return optax.chain(*clip, *average, rules[name](), optax.scale_by_learning_rate(learning_rate))
+    clip = [clip_by_norm(settings.max_gradient_norm)] if settings.max_gradient_norm else []
+    decay = settings.gradient_decay
+    average = [optax.ema(decay, debias=False)] if decay else []
+    scale = optax.scale_by_learning_rate(settings.learning_rate)
+    return optax.chain(*clip, *average, rules[settings.name](), scale)
 
 
 def make_meta_optimizer(
@@ -126,7 +109,31 @@ def make_meta_optimizer(
     )
 
 
-def without_second_moments(opt_state: Any) -> Any:
+class TargetStep(NamedTuple):
+    """How the target of a bootstrapped meta-gradient takes its last step."""
+
+    optimizer: optax.GradientTransformation
+    state: Callable[[Any], Any]  # the optimiser's, made of the learner's `params` and `opt_state`
+
+
+def own_step(settings: OptimizerSettings) -> TargetStep:
+    """A step of the learner's own optimiser, with its second moments."""
+    return TargetStep(make_optimizer(settings), lambda learner: learner.opt_state)
+
+
+def gradient_step(settings: OptimizerSettings) -> TargetStep:
+    """A plain gradient step with the learner's rate, schedule and clipping."""
+    sgd = make_optimizer(settings._replace(name="sgd"))
+    return TargetStep(sgd, lambda learner: _without_second_moments(learner.opt_state))
+
+
+def constant_step(learning_rate: float) -> TargetStep:
+    """A plain gradient step of a constant rate, without clipping."""
+    sgd = make_optimizer(OptimizerSettings("sgd", learning_rate))
+    return TargetStep(sgd, lambda learner: sgd.init(learner.params))
+
+
+def _without_second_moments(opt_state: Any) -> Any:
     """An optimiser's state for the "sgd" of the same learning rate and clipping.
 
     A schedule goes on from the learner's number of updates.

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from agents.matching import Matching, Point, Weights
-from agents.meta_gradient import MetaOutput
-from agents.meta_network import Contextual, RewardContext, add_reward
+from agents.meta_gradient import Distance, LastUpdate, MetaOutput, Update
+from agents.meta_network import RewardContext, add_reward, init_context, tuned_by_rewards
+from agents.meta_parameters import Tuned, learned_values
 from agents.networks import DenseNetwork, NetworkOutput, Params
 from agents.on_policy import tally
+from agents.optimizers import TargetStep, make_optimizer
+from agents.parts import Parts
 from agents.q_lambda import Transition, choose, direction, epsilon_greedy
+from agents.settings import Settings
 from agents.trajectory import Trajectory
-from agents.update import InnerState, Metrics
+from agents.update import InnerState, Metrics, init_inner_state
 
 
 class QLambdaState(NamedTuple):
@@ -39,30 +42,51 @@ class QLambdaState(NamedTuple):
 EnvironmentStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]
 
 
-def make_q_update(
+def q_lambda_parts(
+    settings: Settings,
     network: DenseNetwork,
+    reset: Callable[[jax.Array], Any],
     observe: Callable[[Any], jax.Array],
     step: EnvironmentStep,
-    optimizer: optax.GradientTransformation,
-    values: Contextual,
-    describe: Callable[[Any], Metrics],
-) -> Callable[[QLambdaState, jax.Array, Any], tuple[QLambdaState, Metrics]]:
-    """Builds `update(state, key, meta_params) -> (state, {})`: one step played and learned from.
+) -> Parts:
+    """The parts of Q(lambda), which plays and learns from one step an update.
 
     Args:
+        settings: of the agent; its optimiser takes the negative direction of Q(lambda) as a
+            gradient.
         network: q, from observations.
+        reset: from a key to the environment's first state.
         observe: from the environment's state.
         step: of the environment.
-        optimizer: takes the negative direction of Q(lambda) as a gradient.
-        values: hyper-parameters of (meta-parameters, context).
-        describe: those that are learned, by name.
     """
+    optimizer = make_optimizer(settings.optimizer)
+    tuned = tuned_by_rewards(settings)
+    keep = settings.meta.bootstrap_steps - 1 if settings.learned else 1  # newest steps
+
+    def init(key: jax.Array) -> tuple[QLambdaState, Any]:
+        for_network, for_environment, for_weights = jax.random.split(key, 3)
+        first = reset(for_environment)
+        meta_params = tuned.init(for_weights)
+        context = init_context(settings.meta.context_length)
+        learned = learned_values(tuned, tuned.values(meta_params, context))
+        inner = init_inner_state(network.init(for_network), optimizer)
+        observation = observe(first)
+        actions = network.apply(inner.params, observation).shape[-1]
+        sums = tally({"loss/total": jnp.zeros(())}, learned, jnp.zeros(()))
+        return QLambdaState(
+            inner,
+            jax.tree.map(jnp.zeros_like, inner.params),
+            first,
+            jnp.zeros((), observation.dtype),
+            _no_steps(observation, actions, keep),
+            context,
+            jax.tree.map(jnp.zeros_like, sums),
+        ), meta_params
 
     def update(
         state: QLambdaState, key: jax.Array, meta_params: Any
     ) -> tuple[QLambdaState, Metrics]:
-        inputs = (meta_params, state.context)
-        hyper = values(inputs)
+        hyper = tuned.values(meta_params, state.context)
         params, opt_state = state.inner
         observation = observe(state.environment)
         q = network.apply(params, observation)
@@ -78,7 +102,8 @@ def make_q_update(
         )
         changes, opt_state = optimizer.update(jax.tree.map(jnp.negative, move), opt_state, params)
         scale = hyper["learning_rate_scale"]
-        seen = tally({"loss/total": 0.5 * jnp.square(error)}, describe(inputs), reward)
+        loss = {"loss/total": 0.5 * jnp.square(error)}
+        seen = tally(loss, learned_values(tuned, hyper), reward)
         return QLambdaState(
             InnerState(jax.tree.map(lambda p, c: p + scale * c, params, changes), opt_state),
             trace,
@@ -89,17 +114,36 @@ def make_q_update(
             jax.tree.map(jnp.add, state.tally, seen),
         ), {}
 
-    return update
+    def outer_update(step: TargetStep) -> LastUpdate:
+        """Whatever the optimiser: the target has the parameters as they are, and acts greedily."""
+        del step
+        return become_greedy
+
+    def distance(matching: Matching, weights: Weights) -> Distance:
+        return match_policies(network, matching, weights)
+
+    return Parts(
+        init,
+        update,
+        outer_update,
+        distance,
+        tuned,
+        learner=lambda state: state.inner,
+        context=lambda state: state.context,
+        recompute=False,
+        written_out=0,
+        report=lambda output: {"meta/greedy_changes": greedy_changes(network, output)},
+    )
 
 
-def explore(values: Contextual) -> Callable[[QLambdaState, Any, Any], tuple[QLambdaState, Metrics]]:
+def explore(tuned: Tuned) -> Update:
     """Builds what stands in an update's place: it sets epsilon and changes nothing else."""
 
     def set_epsilon(
         state: QLambdaState, unused: Any, meta_params: Any
     ) -> tuple[QLambdaState, Metrics]:
         del unused
-        epsilon = jnp.asarray(values((meta_params, state.context))["epsilon"])
+        epsilon = jnp.asarray(tuned.values(meta_params, state.context)["epsilon"])
         return state._replace(epsilon=epsilon), {}
 
     return set_epsilon
@@ -111,9 +155,7 @@ def become_greedy(initial: QLambdaState, state: QLambdaState, unused: Any) -> QL
     return state._replace(epsilon=jnp.zeros_like(state.epsilon))
 
 
-def match_policies(
-    network: DenseNetwork, matching: Matching, weights: Weights
-) -> Callable[[QLambdaState, QLambdaState, Any], jax.Array]:
+def match_policies(network: DenseNetwork, matching: Matching, weights: Weights) -> Distance:
     """A matching function between epsilon-greedy policies at the target's newest steps."""
 
     def point(state: QLambdaState, observation: jax.Array) -> Point:
@@ -131,66 +173,37 @@ def match_policies(
     return match
 
 
-def greedy_changes(network: DenseNetwork) -> Callable[[MetaOutput], jax.Array]:
-    """Builds the share of matched states whose greedy action changes on the way to the target.
+def greedy_changes(network: DenseNetwork, output: MetaOutput) -> jax.Array:
+    """Share of matched states whose greedy action changes on the way to the target.
 
     Epsilon rests where it is that share over c = 1 - 1/A: the divergence of the epsilon-greedy from
     the greedy policy has the derivative c / (1 - c epsilon) where the greedy actions agree, and
     -1 / epsilon where they do not. With a share p of the latter, its mean is 0 at epsilon = p / c.
     """
-
-    def share(output: MetaOutput) -> jax.Array:
-        target, learner = output.target.state, output.state
-        # All rows, as `match_policies` takes them: the products are then computed once.
-        seen = target.trajectory.observation
-        before, after = (network.apply(s.inner.params, seen)[:-1] for s in (learner, target))
-        changed = jnp.argmax(before, axis=-1) != jnp.argmax(after, axis=-1)
-        return jnp.mean(changed.astype(before.dtype))
-
-    return share
+    target, learner = output.target.state, output.state
+    # All rows, as `match_policies` takes them: the products are then computed once.
+    seen = target.trajectory.observation
+    before, after = (network.apply(s.inner.params, seen)[:-1] for s in (learner, target))
+    changed = jnp.argmax(before, axis=-1) != jnp.argmax(after, axis=-1)
+    return jnp.mean(changed.astype(before.dtype))
 
 
-def init_q_state(
-    network: DenseNetwork,
-    optimizer: optax.GradientTransformation,
-    environment: Any,
-    observation: jax.Array,
-    context: RewardContext,
-    learned: Metrics,
-    keep: int,
-    key: jax.Array,
-) -> QLambdaState:
-    """The state before the first step.
+def _no_steps(observation: jax.Array, actions: int, keep: int) -> Trajectory:
+    """The trajectory before the first step: M rows of which none is valid.
 
     Args:
-        network: q.
-        optimizer: of its parameters.
-        environment: its first state.
-        observation: [F], of that state.
-        context: before the first reward.
-        learned: hyper-parameters by name, as `describe` gives them.
-        keep: M, newest steps that are kept.
-        key: of the network's first weights.
+        observation: [F], the first one.
+        actions: A.
+        keep: M.
     """
-    params = network.init(key)
-    actions = network.apply(params, observation).shape[-1]
     rows = jnp.zeros((keep, 1), observation.dtype)
-    sums = tally({"loss/total": jnp.zeros(())}, learned, jnp.zeros(()))
-    return QLambdaState(
-        InnerState(params, optimizer.init(params)),
-        jax.tree.map(jnp.zeros_like, params),
-        environment,
-        jnp.zeros((), observation.dtype),
-        Trajectory(
-            observation=jnp.broadcast_to(observation, (keep + 1, 1, *observation.shape)),
-            action=rows.astype(jnp.int32),
-            reward=rows,
-            discount=rows,
-            behaviour_logits=jnp.zeros((keep, 1, actions), observation.dtype),
-            valid=rows > 0.0,
-        ),
-        context,
-        jax.tree.map(jnp.zeros_like, sums),
+    return Trajectory(
+        observation=jnp.broadcast_to(observation, (keep + 1, 1, *observation.shape)),
+        action=rows.astype(jnp.int32),
+        reward=rows,
+        discount=rows,
+        behaviour_logits=jnp.zeros((keep, 1, actions), observation.dtype),
+        valid=rows > 0.0,
     )
 
 

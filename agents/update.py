@@ -23,8 +23,8 @@ class InnerState(NamedTuple):
     opt_state: Any
 
 
-# The last argument is whatever hyper-parameters are a function of.
-Update = Callable[[InnerState, Trajectory, Any], tuple[InnerState, Metrics]]
+# rule(state, trajectory, hyper) -> (state, metrics): phi at some values of the hyper-parameters
+Rule = Callable[[InnerState, Trajectory, Hyperparameters], tuple[InnerState, Metrics]]
 
 
 def init_inner_state(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
@@ -32,38 +32,34 @@ def init_inner_state(params: Params, optimizer: optax.GradientTransformation) ->
     return InnerState(params, optimizer.init(params))
 
 
-def make_update(
+def make_rule(
     network: Network,
     make_targets: MakeTargets,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    hyperparameters: Callable[[Any], Hyperparameters],
     select: Callable[[NetworkOutput, Trajectory], Trajectory] | None = None,
-) -> Update:
-    """Builds `update(state, trajectory, meta_params) -> (state, metrics)`.
+) -> Rule:
+    """Builds `rule(state, trajectory, hyper) -> (state, metrics)`.
 
     The semi-gradient is written as a pull-back: the network runs once, the loss is differentiated
     with respect to the network's outputs with the targets as data, and the result is pulled back
     to the parameters. Nothing is stopped, so the whole update can be differentiated with respect
-    to the meta-parameters and through any number of updates.
+    to the hyper-parameters and through any number of updates.
 
     Args:
         network: policy and value.
         make_targets: what the loss regards as data.
         loss: of outputs, targets, trajectory and hyper-parameters.
         optimizer: from agents/optimizers.py, which can be differentiated through.
-        hyperparameters: from the meta-parameters, and what else they depend on;
-            `learning_rate_scale` is used here.
         select: which steps of a trajectory count, given the network's outputs; all of them if None.
     """
 
-    def update(
-        state: InnerState, trajectory: Trajectory, meta_params: Any
+    def rule(
+        state: InnerState, trajectory: Trajectory, hyper: Hyperparameters
     ) -> tuple[InnerState, Metrics]:
         outputs, pull_back = jax.vjp(
             lambda params: network.apply(params, trajectory.observation), state.params
         )
-        hyper = hyperparameters(meta_params)
         if select is not None:
             trajectory = select(outputs, trajectory)
         targets = make_targets(outputs, trajectory, hyper)
@@ -75,4 +71,4 @@ def make_update(
         metrics = {**metrics, "loss/gradient_norm": gradient_norm(gradients)}
         return InnerState(params, opt_state), metrics
 
-    return update
+    return rule

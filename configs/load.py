@@ -12,6 +12,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from agents.settings import MEANING, STACX_KL_COST
 from configs import yaml_text
 from configs.schema import Config
 
@@ -140,24 +141,15 @@ def _forget(content: dict[str, Any], path: Sequence[str | int]) -> None:
     node.pop(path[-1], None)
 
 
-# What makes the bootstrapped meta-gradient a plain one, which STACX's is.
-_PLAIN: dict[str, Any] = {"bootstrap_steps": 1, "matching": "l2", "target_optimizer": "sgd"}
-# With these the step is of size 1, so that the meta-gradient is that of the outer loss itself.
-_EXACT: dict[str, Any] = {"target_learning_rate": None, "l2_weight": 0.5}
-
-# Of KL(new policy || policy before) in the outer loss: Zahavy et al. 2020, arXiv 2002.12928.
-_STACX_KL_COST = 1.0
-
-
 def _settle_plain(config: Config, overridden: set[str]) -> Config:
-    """Gives `agent.algorithm=stacx` and `mg` the values that define them, whatever a file says.
+    """Gives an algorithm the values of `meta` that define it, whatever a file says.
 
     Raises:
         ConfigError: an override asks for something else.
     """
-    if config.agent.algorithm not in ("stacx", "mg"):
+    settled = MEANING.get(config.agent.algorithm)
+    if settled is None:
         return config
-    settled = _PLAIN | (_EXACT if config.agent.algorithm == "mg" else {})
     for key, value in settled.items():
         given = getattr(config.meta, key)
         if f"meta.{key}" in overridden and given != value:
@@ -167,7 +159,7 @@ def _settle_plain(config: Config, overridden: set[str]) -> Config:
             )
     outer = config.meta.outer
     if config.agent.algorithm == "stacx" and "kl_cost" not in outer.model_fields_set:
-        settled = settled | {"outer": outer.model_copy(update={"kl_cost": _STACX_KL_COST})}
+        settled = settled | {"outer": outer.model_copy(update={"kl_cost": STACX_KL_COST})}
     return config.model_copy(update={"meta": config.meta.model_copy(update=settled)})
 
 

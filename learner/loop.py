@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents.algorithm import State
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Trajectory, Unroll
 from agents.update import Metrics
 from learner.processes import exchange
 from learner.replay import Replay
-from learner.step import Experience, Learner, LearnerState
+from learner.step import Experience, Learner
 
 _RECENT_EPISODES = 100
 _GOES_ON, _STOPS, _FAILS = 0, 1, 2  # what learner processes tell each other
@@ -264,7 +265,7 @@ def _losses(metrics: Metrics) -> str:
     return ", ".join(f"{k}={float(v):g}" for k, v in metrics.items() if k.startswith(watched))
 
 
-def _require_good(learner: Learner, state: LearnerState, progress: Progress, batch: _Batch) -> None:
+def _require_good(learner: Learner, state: State, progress: Progress, batch: _Batch) -> None:
     """Makes an update of the last state, on the newest batch, and drops it again."""
     _, metrics = learner.step(jax.tree.map(jnp.copy, state), batch.experience)
     if not bool(metrics["finite"]):
@@ -293,7 +294,7 @@ def save_experience(
 
 def run(
     learner: Learner,
-    state: LearnerState,
+    state: State,
     source: ExperienceSource,
     progress: Progress,
     settings: LoopSettings,
@@ -302,9 +303,9 @@ def run(
     replay: Replay | None = None,
     stop: Callable[[], bool],
     on_metrics: Callable[[dict], None],
-    on_checkpoint: Callable[[LearnerState, Progress, dict[str, np.ndarray] | None], None],
-    on_snapshot: Callable[[LearnerState, Progress], None] = lambda state, progress: None,
-) -> LearnerState:
+    on_checkpoint: Callable[[State, Progress, dict[str, np.ndarray] | None], None],
+    on_snapshot: Callable[[State, Progress], None] = lambda state, progress: None,
+) -> State:
     """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
 
     The step is dispatched, then the next batch is fetched, assembled and sent to the device while
@@ -364,7 +365,7 @@ def run(
             return None
         return _next_batch(learner, source, composition, replay, stop, due, metrics)
 
-    held: tuple[LearnerState, Progress, dict[str, np.ndarray] | None] | None = None
+    held: tuple[State, Progress, dict[str, np.ndarray] | None] | None = None
     learned: _Batch | None = None
     batch: _Batch | None = None
     batch = next_batch()

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agents.meta_gradient import MetaOutput, Update
-from agents.meta_parameters import MetaParams
+from agents.algorithm import Algorithm, MetaState, State
 from agents.update import Metrics
 from learner.loop import LearningDiverged, LoopSettings, Progress
-from learner.step import MetaLearning, MetaState, all_finite, meta_update
+from learner.step import all_finite
 
 
 class SeedsState(NamedTuple):
@@ -28,9 +27,6 @@ class SeedsState(NamedTuple):
     key: jax.Array  # [S, 2] uint32, of each seed's random numbers
     meta: MetaState | None = None  # None where nothing is learned but the parameters
 
-
-# One seed: (state, meta-state, keys) -> (state, meta-state, metrics of the meta-update)
-Cycle = Callable[[Any, Any, jax.Array], tuple[Any, Any, Metrics]]
 
 # A metric of Q(lambda)'s cycles that `seeds.npz` keeps too.
 _GREEDY_CHANGES = "meta/greedy_changes"
@@ -48,66 +44,24 @@ class SeedsLearner(NamedTuple):
     updates: int  # and updates
 
 
-def plain_cycle(update: Update) -> Cycle:
-    """One update at hyper-parameters that nobody learns, for each key."""
-
-    def cycle(state: Any, meta: None, keys: jax.Array) -> tuple[Any, None, Metrics]:
-        state, _ = jax.lax.scan(lambda s, key: update(s, key, {}), state, keys)
-        return state, meta, {}
-
-    return cycle
-
-
-def meta_cycle(
-    update: Update,
-    learning: MetaLearning,
-    played: int,
-    describe: Callable[[MetaParams, MetaOutput], Metrics] = lambda gradient, output: {},
-) -> Cycle:
-    """K updates, L - 1 further ones that the learner keeps, and one of the meta-parameters.
-
-    Args:
-        update: what the meta-gradient goes through.
-        learning: how meta-parameters are learned.
-        played: how many of the K updates take a key; all of them or none.
-        describe: what to report of a meta-gradient and what it was computed from, by name.
-    """
-
-    def cycle(state: Any, meta: MetaState, keys: jax.Array) -> tuple[Any, MetaState, Metrics]:
-        # Steps that play nothing, such as the target's last one, need an input all the same,
-        # because K and L are the lengths of the inputs.
-        inner = keys[: learning.inner_steps]
-        further = jnp.concatenate([keys[played:], keys[:1]])
-        meta, gradient, output = meta_update(
-            update, learning, meta, state, inner, further, recompute=False, written_out=0
-        )
-        metrics = {"meta/loss": output.loss, **describe(gradient, output)}
-        return output.target.bootstrapped, meta, metrics
-
-    return cycle
-
-
 def make_seeds_learner(
-    cycle: Cycle,
-    init: Callable[[jax.Array], tuple[Any, MetaState | None]],
+    algorithm: Algorithm,
     *,
     seeds: Sequence[int],
     devices: Sequence[Any],
-    updates_per_cycle: int,
     steps_per_update: int,
     cycles: int,
 ) -> SeedsLearner:
-    """Builds the jitted step: `cycles` cycles of every seed.
+    """Builds the jitted step: `cycles` steps of the algorithm for every seed.
 
     Args:
-        cycle: of one seed.
-        init: from a key to the first state and meta-state of one seed.
+        algorithm: whose inputs are random keys.
         seeds: each determines all random numbers of its run.
         devices: of jax, which share the seeds; some compute a seed twice if they do not divide.
-        updates_per_cycle: keys that a cycle takes.
         steps_per_update: environment steps of one update.
         cycles: in one step of the learner; a point of the learning curve each.
     """
+    updates = cycles * algorithm.online
     mesh = Mesh(np.asarray(devices), ("seeds",))
     rows = PartitionSpec("seeds")
     sharding = NamedSharding(mesh, rows)
@@ -115,25 +69,27 @@ def make_seeds_learner(
     on_cpu = devices[0].platform == "cpu"
 
     def one_seed(state: SeedsState) -> tuple[SeedsState, Metrics]:
-        keys = jax.random.split(jax.random.wrap_key_data(state.key), 1 + cycles * updates_per_cycle)
+        keys = jax.random.split(jax.random.wrap_key_data(state.key), 1 + updates)
         inner = state.inner._replace(tally=jax.tree.map(jnp.zeros_like, state.inner.tally))
 
-        def body(carry: tuple[Any, Any], keys: jax.Array):
-            inner, meta, metrics = cycle(*carry, keys)
-            return (inner, meta), metrics
+        def body(carry: State, keys: jax.Array) -> tuple[State, Metrics]:
+            carry, metrics = algorithm.step(carry, keys, None)
+            return carry, {name: value for name, value in metrics.items() if _is_of_cycle(name)}
 
-        cycle_keys = keys[1:].reshape(cycles, updates_per_cycle)
-        (inner, meta), of_cycles = jax.lax.scan(body, (inner, state.meta), cycle_keys)
-        metrics = {**inner.tally, "finite": all_finite((inner.inner, meta))}
+        # Nothing here depends on the number of updates, which is no part of the state.
+        start = State(inner, jnp.zeros((), jnp.int32), state.meta)
+        end, of_cycles = jax.lax.scan(body, start, keys[1:].reshape(cycles, algorithm.online))
+        finite = all_finite((end.inner.inner, end.meta))
+        metrics = {**end.inner.tally, "finite": finite}
         metrics |= {name: jnp.mean(values) for name, values in of_cycles.items()}
-        return SeedsState(inner, jax.random.key_data(keys[0]), meta), metrics
+        return SeedsState(end.inner, jax.random.key_data(keys[0]), end.meta), metrics
 
     over_seeds = (lambda state: jax.lax.map(one_seed, state)) if on_cpu else jax.vmap(one_seed)
 
     def first(seed: jax.Array) -> SeedsState:
         key, start = jax.random.split(jax.random.key(seed))
-        inner, meta = init(start)
-        return SeedsState(inner, jax.random.key_data(key), meta)
+        first = algorithm.init(start)
+        return SeedsState(first.inner, jax.random.key_data(key), first.meta)
 
     def place(state: SeedsState) -> SeedsState:
         def pad(x: Any) -> Any:
@@ -150,8 +106,8 @@ def make_seeds_learner(
         place=place,
         collect=lambda state: jax.tree.map(lambda x: x[: len(seeds)], jax.device_get(state)),
         seeds=tuple(seeds),
-        steps=cycles * updates_per_cycle * steps_per_update,
-        updates=cycles * updates_per_cycle,
+        steps=updates * steps_per_update,
+        updates=updates,
     )
 
 

@@ -269,7 +269,7 @@ def _parts(agent: Any, experience: Any) -> dict[str, Callable[[], Any]]:
     import jax
     import jax.numpy as jnp
 
-    update, meta = agent.algorithm.update, agent.algorithm.meta
+    meta = agent.algorithm.meta
     inner, weights = agent.initial_state.inner, agent.initial_state.meta.params
     inner = jax.tree.map(jnp.copy, inner)  # the steps donate theirs
     weights = jax.tree.map(jnp.copy, weights)
@@ -280,14 +280,14 @@ def _parts(agent: Any, experience: Any) -> dict[str, Callable[[], Any]]:
 
     def along(w: Any, state: Any, batch: Any, direction: Any) -> Any:
         """The learner's parameters after an update, in the direction of a gradient."""
-        moved, _ = update(state, batch, w)
+        moved, _ = meta.update(state, batch, w)
         products = jax.tree.map(lambda a, b: jnp.sum(a * b), moved.params, direction)
         return sum(jax.tree.leaves(products)), moved
 
     def distance(params: Any, state: Any, goal: Any, online: Any) -> Any:
-        return meta.matching(goal, state._replace(params=params), online)
+        return meta.distance(goal, state._replace(params=params), online)
 
-    step = jax.jit(update)
+    step = jax.jit(meta.update)
     back = jax.jit(jax.grad(along, has_aux=True))
     match = jax.jit(jax.value_and_grad(distance))
     return {

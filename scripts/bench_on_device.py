@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from actors.on_device import make_unroll
+from agents.algorithm import make_algorithm
 from agents.networks import make_network
 from configs.load import ConfigError, load
 from configs.schema import Config
-from learner.on_device import SeedsLearner, plain_cycle
+from learner.on_device import SeedsLearner
 from scripts import jax_environment, on_device, runtime
 from scripts.bench import machine
 from scripts.check import check
+from scripts.settings import make_settings
 
 _ROUNDS = 5  # in which the programs take turns
 _SHARE = 0.05  # of --seconds, for a program in a round
@@ -41,7 +43,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     """
     config = load(source, overrides)
     check(config)
-    on_device.use_all_cores(config.model_copy(update={"seeds": max(config.seeds, *_SEEDS)}))
+    on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
     runtime.use_compilation_cache()
     jax_environment.require_device()
     programs = _programs(source, overrides, config)
@@ -100,25 +102,27 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
 
 
 def _training(config: Config) -> Callable[[], int]:
-    parts = on_device.build_parts(config, on_device.build_environment(config))
-    return _repeated(on_device.build_seeds_learner(config, parts))
+    algorithm = on_device.build_algorithm(config, on_device.build_environment(config.env))
+    return _repeated(on_device.build_seeds_learner(config, algorithm))
 
 
 def _acting(config: Config) -> Callable[[], int]:
     """Unrolls of parameters that nobody changes, in the arrangement of the learner."""
-    environment = on_device.build_environment(config)
+    environment, length = on_device.build_environment(config.env), config.learner.unroll_length
     network = make_network(
         config.agent.network, environment.num_actions, environment.observation_shape, jnp.float32
     )
-    unroll = make_unroll(environment, network, config.learner.unroll_length)
+    unroll = make_unroll(environment, network, length)
 
     def play(state: Any, key: jax.Array, weights: Any) -> tuple[Any, dict[str, jax.Array]]:
         del weights
         world, trajectory = unroll(state.inner.params, state.environment, key)
         return state._replace(environment=world, trajectory=trajectory), {}
 
-    parts = on_device.build_parts(config, environment)
-    return _repeated(on_device.build_seeds_learner(config, parts._replace(cycle=plain_cycle(play))))
+    settings = make_settings(config)
+    parts = on_device.build_parts(settings, environment, config.agent.network, length)
+    algorithm = make_algorithm(parts._replace(update=play), settings)
+    return _repeated(on_device.build_seeds_learner(config, algorithm))
 
 
 def _repeated(learner: SeedsLearner) -> Callable[[], int]:

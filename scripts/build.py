@@ -1,4 +1,4 @@
-"""From a `Config` to the objects that run it; algorithms are put together in algorithms.py."""
+"""From a `Config` to the objects that run it."""
 
 import itertools
 import math
@@ -13,17 +13,18 @@ from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentRefused
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec
+from agents.algorithm import Algorithm, State, make_algorithm
 from agents.networks import Heads, Network, Params, check_observations, make_network
+from agents.off_policy import off_policy_parts
 from agents.trajectory import learner_view
-from agents.update import init_inner_state
 from configs.load import ConfigError
-from configs.schema import ActorsConfig, Config
+from configs.schema import ActorsConfig, Config, LearnerConfig
 from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
-from learner.step import Learner, LearnerState, init_learner_state, make_learner
+from learner.step import Learner, make_learner
 from scripts import jax_environment
-from scripts.algorithms import Algorithm, build_algorithm, inner_optimizer
 from scripts.check import environment_spec, learns, new_unrolls, part_of_process
+from scripts.settings import make_settings
 
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
@@ -45,7 +46,7 @@ class Agent(NamedTuple):
     network: Network
     algorithm: Algorithm
     learner: Learner
-    initial_state: LearnerState
+    initial_state: State
 
 
 def probe_environment(config: Config) -> Probe:
@@ -107,24 +108,15 @@ def build_replay(config: Config, starts: int) -> Replay | None:
     return Replay(config.replay.max_bytes, (config.seed, starts, config.learner.process))
 
 
-def build_network(config: Config, probe: Probe) -> Network:
+def build_network(config: Config, probe: Probe, heads: Heads) -> Network:
     """Policy and value network.
 
     Raises:
         ConfigError: it cannot take the environment's observations.
     """
     check_network(config, probe)
-    return make_network(
-        config.agent.network,
-        probe.num_actions,
-        probe.observation_shape,
-        probe.observation_dtype,
-        Heads(
-            config.agent.auxiliary_heads,
-            config.agent.auxiliary_layers,
-            config.agent.outer_value_head,
-        ),
-    )
+    observations = probe.observation_shape, probe.observation_dtype
+    return make_network(config.agent.network, probe.num_actions, *observations, heads)
 
 
 def check_network(config: Config, probe: Probe) -> None:
@@ -148,27 +140,15 @@ def build_agent(config: Config, probe: Probe) -> Agent:
         ConfigError: the batch does not divide over the devices, or the network cannot take the
             observations.
     """
-    network = build_network(config, probe)
-    optimizer = inner_optimizer(config)
-    algorithm = build_algorithm(
-        config,
-        network,
-        optimizer,
-        lambda batch: learner_view(batch, probe.single_frames, config.env.reward_clip),
+    settings = make_settings(config)
+    network = build_network(config, probe, settings.heads)
+    clip, single_frames = config.env.reward_clip, probe.single_frames
+    parts = off_policy_parts(
+        settings, network, lambda batch: learner_view(batch, single_frames, clip)
     )
-    learner = make_learner(
-        algorithm.update,
-        _devices(config),
-        meta=algorithm.meta,
-        schedule=algorithm.schedule,
-        describe=algorithm.describe,
-    )
-    params = network.init(jax.random.key(config.seed))
-    state = init_learner_state(
-        init_inner_state(params, optimizer),
-        algorithm.meta_params,
-        algorithm.meta.optimizer if algorithm.meta is not None else None,
-    )
+    algorithm = make_algorithm(parts, settings)
+    learner = make_learner(algorithm, _devices(config.learner))
+    state = algorithm.init(jax.random.key(config.seed))
     return Agent(probe, network, algorithm, learner, state)
 
 
@@ -266,17 +246,17 @@ def restore_experience(
         replay.restore(under("replay/", saved))
 
 
-def _devices(config: Config) -> list[Any]:
-    available, processes = jax.local_devices(), config.learner.processes
-    count = config.learner.devices or len(available)
+def _devices(learner: LearnerConfig) -> list[Any]:
+    available, processes = jax.local_devices(), learner.processes
+    count = learner.devices or len(available)
     if count > len(available):
         raise ConfigError(
             f"learner.devices={count}: this machine has {len(available)} "
             f"({available[0].platform}); 0 takes all"
         )
-    if config.learner.batch_size % (count * processes):
+    if learner.batch_size % (count * processes):
         raise ConfigError(
-            f"learner.batch_size={config.learner.batch_size}: must be a multiple of the "
+            f"learner.batch_size={learner.batch_size}: must be a multiple of the "
             f"{count * processes} devices that share it (learner.devices, learner.processes)"
         )
     return [d for i in range(processes) for d in jax.local_devices(process_index=i)[:count]]

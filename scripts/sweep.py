@@ -120,10 +120,11 @@ def _require_what_they_name(planned: list[Planned]) -> None:
             take an environment's observations.
     """
     jax_environment.require_jax()
-    from scripts import algorithms, build
+    from scripts import build
+    from scripts.settings import check_matching
 
     def look_up(config: Config) -> None:
-        algorithms.matching_function(config)
+        check_matching(config.meta.matching)
         if config.env.suite == "gymnasium":
             build.check_network(config, build.probe_environment(config))
 

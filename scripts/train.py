@@ -34,17 +34,17 @@ from scripts.check import (
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from actors.cluster import Gauges
+    from agents.algorithm import State
     from learner.checkpoint import Checkpoints
     from learner.loop import LoopSettings, Progress
     from learner.run_folder import Status
     from learner.silence import Silence
-    from learner.step import LearnerState
     from scripts.build import Agent, Probe
     from scripts.runtime import StopSignals
 
 _log = logging.getLogger(__name__)
 _WANDB_SECONDS = 30  # until a run goes on without
-State = TypeVar("State", bound=tuple)  # of the learner: a named tuple of arrays
+AnyState = TypeVar("AnyState", bound=tuple)  # of the learner: a named tuple of arrays
 
 _SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_from has replayed
 
@@ -338,7 +338,7 @@ def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
     return progress
 
 
-def shared_start(state: State, progress: Progress) -> tuple[State, Progress]:
+def shared_start(state: AnyState, progress: Progress) -> tuple[AnyState, Progress]:
     """The first learner process's state and counters, in all of them."""
     import jax
     import numpy as np
@@ -379,8 +379,8 @@ def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
 
 
 def starting_point(
-    initial: State, checkpoints: Checkpoints, path: Path, resume: bool
-) -> tuple[State, Progress]:
+    initial: AnyState, checkpoints: Checkpoints, path: Path, resume: bool
+) -> tuple[AnyState, Progress]:
     """The first state, or that of the newest good checkpoint."""
     from learner import run_folder
     from learner.checkpoint import CheckpointError, open_snapshots
@@ -400,7 +400,7 @@ def starting_point(
 def _learn(
     config: Config,
     agent: Agent,
-    state: LearnerState,
+    state: State,
     progress: Progress,
     checkpoints: Checkpoints,
     record: Record,
@@ -414,11 +414,11 @@ def _learn(
 
     snapshots = open_snapshots(record.path)
 
-    def on_checkpoint(state: LearnerState, progress: Progress, experience: Any) -> None:
+    def on_checkpoint(state: State, progress: Progress, experience: Any) -> None:
         checkpoints.save(state, progress, experience)
         record.note("running")
 
-    def on_snapshot(state: LearnerState, progress: Progress) -> None:
+    def on_snapshot(state: State, progress: Progress) -> None:
         snapshots.save(Snapshot(state.inner.params), progress)
 
     with (

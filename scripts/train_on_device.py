@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from agents.algorithm import Algorithm
 from configs.schema import Config
 from scripts import jax_environment, memory, on_device, runtime
 from scripts.check import RunFailed
@@ -18,14 +19,16 @@ from scripts.train import (
 )
 
 
-def check_memory(config: Config, parts: on_device.Parts) -> None:
+def check_memory(config: Config, algorithm: Algorithm) -> None:
     """Refuses a run whose state surely does not fit into this machine's memory.
 
     Raises:
         ConfigError: one line with the sum and the keys that decide it.
     """
     keys = ("seeds", "learner.unroll_length", "meta.hidden", "meta.bootstrap_steps")
-    state = memory.Need("the state of all seeds", on_device.state_bytes(config, parts), keys)
+    state = memory.Need(
+        "the state of all seeds", on_device.state_bytes(algorithm, config.seeds), keys
+    )
     memory.require(config, [state], memory.memory_bytes())
 
 
@@ -42,7 +45,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
         ConfigError: nothing was created.
         RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
-    on_device.use_all_cores(config)
+    on_device.use_all_cores(config.learner.devices, config.seeds)
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
@@ -51,10 +54,10 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     from learner.on_device import run as run_loop
     from learner.seed_curves import SeedCurves
 
-    environment = on_device.build_environment(config)
-    parts = on_device.build_parts(config, environment)
-    check_memory(config, parts)
-    learner = on_device.build_seeds_learner(config, parts)
+    environment = on_device.build_environment(config.env)
+    algorithm = on_device.build_algorithm(config, environment)
+    check_memory(config, algorithm)
+    learner = on_device.build_seeds_learner(config, algorithm)
     say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()

@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents import actor_critic, outer_loss
-from agents.heads import every_head
-from agents.hyperparameters import HYPERPARAMETERS
-from agents.matching import MATCHING, Point, Weights
-from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
-from agents.meta_parameters import Learned, init_meta_params, make_hyperparameters, named_values
+from agents.algorithm import make_algorithm
+from agents.hyperparameters import HYPERPARAMETERS, Learned
 from agents.networks import NO_HEADS, make_network
-from agents.optimizers import make_optimizer
+from agents.off_policy import off_policy_parts
+from agents.optimizers import make_optimizer, own_step
+from agents.settings import OptimizerSettings
 from agents.trajectory import Trajectory
-from agents.update import init_inner_state, make_update
-from learner.step import Experience, MetaLearning, init_learner_state, make_learner
+from agents.update import init_inner_state
+from configs.schema import Config
+from learner.step import Experience, make_learner
+from scripts.settings import make_settings
 
 FEATURES, ACTIONS = 5, 3
 HYPER = {name: entry.default for name, entry in HYPERPARAMETERS.items()}
@@ -35,29 +35,35 @@ LEARNED = {
     "learning_rate_scale": Learned(0.9, 2.0),
 }
 OPTIMIZERS = {
-    "sgd": lambda: make_optimizer("sgd", 1e-2),
-    "rmsprop": lambda: make_optimizer("rmsprop", 1e-2, epsilon=1e-3, max_gradient_norm=5.0),
-    "adam": lambda: make_optimizer("adam", 1e-2, epsilon=1e-3),
+    "sgd": OptimizerSettings("sgd", 1e-2),
+    "rmsprop": OptimizerSettings("rmsprop", 1e-2, epsilon=1e-3, max_gradient_norm=5.0),
+    "adam": OptimizerSettings("adam", 1e-2, epsilon=1e-3),
 }
+CLIPPED = OptimizerSettings("rmsprop", 1e-3, max_gradient_norm=40.0)
 NETWORK = make_network("shallow", ACTIONS, (FEATURES,), np.float32)
 
 
-def small_update(optimizer=None):
-    optimizer = optimizer or make_optimizer("rmsprop", 1e-3, max_gradient_norm=40.0)
-    return make_update(
-        NETWORK, actor_critic.make_targets, actor_critic.loss, optimizer, lambda _: HYPER
-    )
+def small_settings(**changes):
+    """Those of the default configuration but for `changes`."""
+    return make_settings(Config())._replace(fixed=HYPER, outer=OUTER, **changes)
 
 
-def small_learner(devices=None, optimizer=None):
-    learner = make_learner(small_update(optimizer), devices or jax.devices()[:1])
+def small_parts(settings, network=NETWORK):
+    return off_policy_parts(settings, network, lambda batch: batch)
+
+
+def small_algorithm(optimizer=CLIPPED):
+    settings = small_settings(optimizer=optimizer)
+    return make_algorithm(small_parts(settings), settings)
+
+
+def small_learner(devices=None, optimizer=CLIPPED):
+    learner = make_learner(small_algorithm(optimizer), devices or jax.devices()[:1])
     return learner, small_state(optimizer)
 
 
-def small_state(optimizer=None):
-    optimizer = optimizer or make_optimizer("rmsprop", 1e-3, max_gradient_norm=40.0)
-    params = NETWORK.init(jax.random.key(0))
-    return init_learner_state(init_inner_state(params, optimizer))
+def small_state(optimizer=CLIPPED):
+    return small_algorithm(optimizer).init(jax.random.key(0))
 
 
 def random_batch(seed=0, steps=5, batch=4):
@@ -95,59 +101,54 @@ def row(batches, index):
 
 
 class MetaProblem:
-    """A network, an update with learned hyper-parameters, a target and a matching function."""
+    """What `bmg train` builds from settings, on a small network; its parts within reach."""
 
     def __init__(
         self,
         network=NETWORK,
         *,
-        optimizer=None,
-        target_optimizer=None,  # None: the learner's own
-        matching="kl_value",
+        algorithm="bmg",
+        optimizer=OPTIMIZERS["rmsprop"],
         heads=NO_HEADS,
         kl_cost=0.0,
+        max_kl=0.0,
+        loss="sum",
         learned=LEARNED,
+        **meta,
     ):
-        losses = (actor_critic.make_targets, actor_critic.loss)
         if heads != NO_HEADS:
             network = make_network("shallow", ACTIONS, (FEATURES,), np.float32, heads)
-            losses = every_head(OUTER)
-        self.network, self.heads, self.learned = network, 1 + heads.auxiliary, learned
-        self.optimizer = optimizer or OPTIMIZERS["rmsprop"]()
-        hyperparameters = make_hyperparameters(HYPER, learned, self.heads)
-        self.update = make_update(network, *losses, self.optimizer, hyperparameters)
-        self.target_optimizer, self.kl_cost = target_optimizer, kl_cost
-        self.matching = MATCHING[matching]
-        self.target = bootstrap_target(self.update, self.last_update)
-        self.meta_gradient = bootstrapped_meta_gradient(self.update, self.target, self.match)
+        changes = {"learning_rate": 1e-2, "epsilon": 1e-8, **meta}
+        self.network, self.learned = network, learned
+        self.settings = small_settings(
+            algorithm=algorithm,
+            optimizer=optimizer,
+            heads=heads,
+            kl_cost=kl_cost,
+            max_kl=max_kl,
+            loss=loss,
+            learned=learned,
+            meta=make_settings(Config()).meta._replace(**changes),
+        )
+        self.parts = small_parts(self.settings, network)
+        self.update, _, self.match, self.meta_gradient = self._algorithm().meta
+        self.last_update = self.parts.outer_update(own_step(optimizer))
 
-    def last_update(self, initial, state, batch):
-        before = self.network.apply(initial.params, batch.observation).logits
-        loss = outer_loss.make_loss(self.kl_cost, before)
-        optimizer = self.target_optimizer or self.optimizer
-        if self.target_optimizer is not None:
-            state = init_inner_state(state.params, optimizer)
-        rule = make_update(self.network, outer_loss.make_targets, loss, optimizer, lambda _: OUTER)
-        return rule(state, batch, {})[0]
-
-    def match(self, goal, learner, inputs):
-        batch = row(inputs, -1)
-        points = [
-            Point(state.params, self.network.apply(state.params, batch.observation))
-            for state in (goal, learner)
-        ]
-        return self.matching(*points, batch, Weights())
+    def _algorithm(self, **meta):
+        changed = self.settings.meta._replace(**meta)
+        return make_algorithm(self.parts, self.settings._replace(meta=changed))
 
     def meta_params(self):
-        return init_meta_params(self.learned, self.heads)
+        return self.parts.tuned.init(jax.random.key(0))
 
     def state(self, first_batch=None):
         """After one update, if there is a batch for it: second moments are then not zero."""
         params = self.network.init(jax.random.key(1))
+        optimizer = make_optimizer(self.settings.optimizer)
         if first_batch is None:
-            return init_inner_state(params, self.optimizer)
+            return init_inner_state(params, optimizer)
         dtype = first_batch.reward.dtype
-        state = init_inner_state(jax.tree.map(lambda x: x.astype(dtype), params), self.optimizer)
+        state = init_inner_state(jax.tree.map(lambda x: x.astype(dtype), params), optimizer)
         return jax.jit(self.update)(state, first_batch, self.meta_params())[0]
 
     def after(self, meta_params, state, batches):
@@ -156,23 +157,8 @@ class MetaProblem:
             state, _ = self.update(state, row(batches, k), meta_params)
         return state
 
-    def learner(self, devices=None, inner_steps=1, keep_bootstrapped=False, warmup_updates=0):
+    def learner(self, devices=None, **meta):
         """A learner and its first state."""
-        values = make_hyperparameters({}, self.learned, self.heads)
-        meta_optimizer = make_optimizer("adam", 1e-2, epsilon=1e-8)
-        meta = MetaLearning(
-            inner_steps,
-            keep_bootstrapped,
-            self.target,
-            self.match,
-            meta_optimizer,
-            plain=(self.target, self.match),
-            warmup_updates=warmup_updates,
-        )
-        learner = make_learner(
-            self.update,
-            devices or jax.devices()[:1],
-            meta=meta,
-            describe=lambda meta_params: named_values(values(meta_params)),
-        )
-        return learner, init_learner_state(self.state(), self.meta_params(), meta_optimizer)
+        algorithm = self._algorithm(**meta)
+        learner = make_learner(algorithm, devices or jax.devices()[:1])
+        return learner, algorithm.init(jax.random.key(1))

@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import sys
 
+from agents import actor_critic
+from agents.hyperparameters import Learned
 from agents.matching import MATCHING
-from agents.meta_parameters import Learned
 from tests import small
 from tests.agents import test_meta_gradient
 from tests.system.command import PATIENCE, ROOT
@@ -33,14 +34,14 @@ def test_both_work_from_the_command_line(tmp_path):
 
 def test_their_meta_gradient_is_right(x64, monkeypatch):
     before = dict(MATCHING)
-    monkeypatch.setattr("agents.actor_critic.make_targets", small.actor_critic.make_targets)
+    monkeypatch.setattr("agents.actor_critic.make_targets", actor_critic.make_targets)
     monkeypatch.setattr("agents.matching.MATCHING", before)
     monkeypatch.setattr("agents.hyperparameters.HYPERPARAMETERS", dict(small.HYPERPARAMETERS))
     from tests import extension
 
     monkeypatch.setitem(small.HYPER, "advantage_scale", 1.0)
     monkeypatch.setitem(small.OUTER, "advantage_scale", 1.0)
-    monkeypatch.setitem(small.MATCHING, "hellinger", extension.hellinger)
+    monkeypatch.setitem(MATCHING, "hellinger", extension.hellinger)
     problem = small.MetaProblem(
         matching="hellinger",
         learned={"advantage_scale": Learned(0.5, 2.0), "discount": Learned(0.9, 1.0)},

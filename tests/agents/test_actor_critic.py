@@ -152,7 +152,9 @@ def test_an_averaged_loss_is_the_sum_over_valid_steps_divided_by_their_number(x6
     outputs, trajectory = _case(3)[:2]
     targets = actor_critic.make_targets(outputs, trajectory, HYPER)
     total, _ = actor_critic.loss(outputs, targets, trajectory, HYPER)
-    mean, metrics = actor_critic.averaged(actor_critic.loss)(outputs, targets, trajectory, HYPER)
+    mean, metrics = actor_critic.reduced(actor_critic.loss, "mean")(
+        outputs, targets, trajectory, HYPER
+    )
     steps = int(np.sum(trajectory.valid))
     assert 0 < steps < trajectory.valid.size
     np.testing.assert_allclose(mean, total / steps, rtol=1e-12)

@@ -7,8 +7,8 @@ import pytest
 
 from agents import actor_critic, outer_loss
 from agents.heads import every_head
-from agents.hyperparameters import HYPERPARAMETERS
-from agents.meta_parameters import Learned, init_meta_params, make_hyperparameters, named_values
+from agents.hyperparameters import HYPERPARAMETERS, Learned
+from agents.meta_parameters import named_values, single_numbers
 from agents.networks import Heads, NetworkOutput, make_network
 from tests.small import HYPER, OUTER, double, random_batch
 
@@ -97,9 +97,9 @@ def test_meta_parameters_start_where_they_should_and_stay_in_range(heads):
         "learning_rate_scale": Learned(1.0, 2.0),
         "value_cost": Learned(0.0, 0.5),
     }
-    meta_params = init_meta_params(learned, heads)
-    hyperparameters = make_hyperparameters(HYPER, learned, heads)
-    values = hyperparameters(meta_params)
+    tuned = single_numbers(HYPER, learned, heads)
+    meta_params = tuned.init(jax.random.key(0))
+    values = tuned.values(meta_params, ())
     assert set(values) == set(HYPERPARAMETERS)
     np.testing.assert_allclose(values["discount"], 0.3, rtol=1e-6)
     # At its bound a learned value starts one per cent inside, at the published logit of 4.6.
@@ -109,7 +109,7 @@ def test_meta_parameters_start_where_they_should_and_stay_in_range(heads):
     assert values["learning_rate_scale"].shape == ()  # all heads share one update
     assert values["policy_cost"].shape == ((heads,) if heads > 1 else ())
     far = jax.tree.map(lambda x: x + 1e3, meta_params)
-    for name, value in hyperparameters(far).items():
+    for name, value in tuned.values(far, ()).items():
         if name in learned:
             np.testing.assert_allclose(value, learned[name].upper)
     named = named_values(values)

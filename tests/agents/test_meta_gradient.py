@@ -11,7 +11,7 @@ from agents import outer_loss
 from agents.matching import Weights
 from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from agents.networks import Heads, make_network
-from agents.optimizers import make_optimizer
+from agents.settings import OptimizerSettings
 from agents.trajectory import learner_view
 from agents.update import InnerState
 from tests.small import (
@@ -70,7 +70,7 @@ def check_against_finite_differences(problem, inner_steps, bootstrap_steps):
 def test_finite_differences_of_every_combination(
     x64, optimizer, matching, inner_steps, bootstrap_steps
 ):
-    problem = MetaProblem(optimizer=OPTIMIZERS[optimizer](), matching=matching, kl_cost=0.5)
+    problem = MetaProblem(optimizer=OPTIMIZERS[optimizer], matching=matching, kl_cost=0.5)
     check_against_finite_differences(problem, inner_steps, bootstrap_steps)
 
 
@@ -84,13 +84,26 @@ def test_finite_differences_of_every_matching_function(x64, matching):
     [("sgd", 1, 4), ("sgd", 3, 1), ("rmsprop", 1, 1), ("adam", 1, 1), ("adam", 3, 4)],
 )
 def test_finite_differences_of_every_optimizer(x64, optimizer, inner_steps, bootstrap_steps):
-    problem = MetaProblem(optimizer=OPTIMIZERS[optimizer]())
+    problem = MetaProblem(optimizer=OPTIMIZERS[optimizer])
     check_against_finite_differences(problem, inner_steps, bootstrap_steps)
 
 
 def test_finite_differences_with_a_plain_gradient_step_as_target(x64):
-    problem = MetaProblem(target_optimizer=make_optimizer("sgd", 0.1))
+    problem = MetaProblem(target_optimizer="sgd", target_learning_rate=0.1)
     check_against_finite_differences(problem, 1, 4)
+
+
+def test_finite_differences_within_a_trust_region_of_a_mean_loss(x64):
+    """The target's last step has the learner's rate and clipping without its second moments."""
+    problem = MetaProblem(max_kl=0.3, loss="mean", target_optimizer="sgd")
+    check_against_finite_differences(problem, 3, 3)
+
+
+@pytest.mark.parametrize("algorithm", ["stacx", "mg"])
+def test_finite_differences_of_plain_meta_gradients(x64, algorithm):
+    """Whatever else the settings say; the target is a step of size 1 on the outer loss."""
+    problem = MetaProblem(algorithm=algorithm, matching="kl", kl_cost=0.5)
+    check_against_finite_differences(problem, 1, 1)
 
 
 def test_finite_differences_of_every_head(x64):
@@ -127,8 +140,9 @@ def _meta_gradients(dtype, alpha):
     problem = MetaProblem(
         network,
         matching="l2",
-        target_optimizer=make_optimizer("sgd", alpha),
-        optimizer=make_optimizer("rmsprop", 1e-3, epsilon=1e-2, max_gradient_norm=40.0),
+        target_optimizer="sgd",
+        target_learning_rate=alpha,
+        optimizer=OptimizerSettings("rmsprop", 1e-3, epsilon=1e-2, max_gradient_norm=40.0),
     )
     batch = _atari_batch(dtype)
     inputs = jax.tree.map(lambda x: x[None], batch)
@@ -195,7 +209,7 @@ def test_with_nothing_to_correct_there_is_no_gradient():
 @pytest.mark.parametrize("matching", ["l2", "kl_value"])
 def test_no_nan_where_every_gradient_is_zero(optimizer, matching):
     """First update, second moments of zero, no valid step: losses, gradients and norms are zero."""
-    rule = make_optimizer(optimizer, 1e-2, epsilon=1e-3, max_gradient_norm=1.0)
+    rule = OptimizerSettings(optimizer, 1e-2, epsilon=1e-3, max_gradient_norm=1.0)
     problem = MetaProblem(optimizer=rule, matching=matching, kl_cost=1.0)
     inputs = jax.tree.map(jnp.zeros_like, _batches(2))
     gradients, output = jax.jit(problem.meta_gradient)(

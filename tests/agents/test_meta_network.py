@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.meta_network import add_reward, features, init_context, make_contextual
-from agents.meta_parameters import Learned
+from agents.hyperparameters import Learned
+from agents.meta_network import add_reward, contextual, features, init_context
 from agents.networks import make_dense_network
 
 REWARDS = np.random.default_rng(0).normal(0.05, 0.2, size=37)
@@ -50,14 +50,14 @@ def test_the_memory_is_long_but_not_endless():
 def _contextual():
     network = make_dense_network(10, (32,), 2, zero_output=True)
     learned = {"entropy_cost": Learned(0.2, 0.8), "policy_cost": Learned(1.0, 1.5)}
-    values = make_contextual(network, {"discount": 0.9}, learned, normalised=True)
-    return values, network.init(jax.random.key(0))
+    tuned = contextual(network, {"discount": 0.9}, learned, normalised=True)
+    return tuned.values, tuned.init(jax.random.key(0))
 
 
 def test_values_start_where_they_are_told_to_whatever_the_context():
     values, weights = _contextual()
     for rewards in (REWARDS, -REWARDS, []):
-        hyper = values((weights, _context(rewards)))
+        hyper = values(weights, _context(rewards))
         assert hyper["discount"] == 0.9
         assert float(hyper["entropy_cost"]) == pytest.approx(0.2, rel=1e-6)
         assert float(hyper["policy_cost"]) == pytest.approx(1.0, rel=1e-6)
@@ -67,7 +67,7 @@ def test_other_weights_tell_contexts_apart_and_stay_in_range():
     values, weights = _contextual()
     keys = iter(jax.random.split(jax.random.key(1), 10))
     weights = jax.tree.map(lambda w: 3.0 * jax.random.normal(next(keys), w.shape), weights)
-    seen = [values((weights, _context(r))) for r in (REWARDS, -REWARDS)]
+    seen = [values(weights, _context(r)) for r in (REWARDS, -REWARDS)]
     assert abs(seen[0]["entropy_cost"] - seen[1]["entropy_cost"]) > 1e-3
     for hyper in seen:
         assert 0.0 <= hyper["entropy_cost"] <= 0.8

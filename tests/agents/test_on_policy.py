@@ -7,82 +7,68 @@ import pytest
 
 from actors.on_device import make_two_colours, make_unroll
 from agents import actor_critic
+from agents.algorithm import make_algorithm
+from agents.hyperparameters import Learned
 from agents.matching import MATCHING, Weights, compare
-from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
-from agents.meta_network import add_reward, init_context, make_contextual, without_context
-from agents.meta_parameters import Learned, init_meta_params
-from agents.networks import make_dense_network, make_network
-from agents.on_policy import (
-    init_on_policy_state,
-    match_where_played,
-    on_policy,
-    plain_last_update,
-)
+from agents.meta_network import add_reward
+from agents.networks import Network, make_network
+from agents.on_policy import on_policy_parts
 from agents.optimizers import make_optimizer
-from agents.update import init_inner_state, make_update
-from tests.small import HYPER, OUTER, row
+from agents.settings import OptimizerSettings
+from agents.update import make_rule
+from tests.small import OUTER, row, small_settings
 
 LEARNED = {"entropy_cost": Learned(0.4, 1.0), "discount": Learned(0.9, 1.0)}
-LOSS = actor_critic.averaged(actor_critic.loss)
-OBJECTIVE = (actor_critic.make_one_step_targets, LOSS)
-VTRACE = (actor_critic.make_targets, LOSS)
+LOSS = actor_critic.reduced(actor_critic.loss, "mean")
+ONE_STEP, VTRACE = actor_critic.make_one_step_targets, actor_critic.make_targets
 STEPS = 6
-# Unclipped importance weights: clipped ones have a kink at 1, which is where they stand here.
-FIXED = {**HYPER, "vtrace_leak": 0.0}
+OPTIMIZER = make_optimizer(OptimizerSettings("sgd", 0.5))
 
 
 class Problem:
-    """The grid world's agent, small, with two learned hyper-parameters."""
+    """The grid world's agent as `bmg train` builds it, small, with two learned hyper-parameters."""
 
-    def __init__(self, matching="kl", objective=OBJECTIVE, context_length=3):
-        environment = make_two_colours(50, "object", 0.0)
-        self.network = make_network("shallow", 4, (30,), np.float32)
-        meta_network = make_dense_network(3, (5,), len(LEARNED), zero_output=True)
-        self.values = (
-            make_contextual(meta_network, FIXED, LEARNED, normalised=True)
-            if context_length
-            else without_context(FIXED, LEARNED)
+    def __init__(self, matching="kl", context_length=3, **options):
+        settings = small_settings(
+            algorithm="bmg",
+            optimizer=OptimizerSettings("sgd", 0.5),
+            loss="mean",
+            learned=LEARNED,
         )
-        optimizer = make_optimizer("sgd", 0.5)
-        self.update = make_update(self.network, *objective, optimizer, self.values)
-        self.unroll = make_unroll(environment, self.network, STEPS)
-        self.lifted = on_policy(self.update, self.unroll, self.describe)
-        rule = make_update(self.network, *objective, optimizer, lambda _: OUTER)
-        last_update = plain_last_update(rule, lambda inner: inner.opt_state)
-        self.target = bootstrap_target(self.lifted, last_update, written_out=0)
-        self.match = match_where_played(self.network, MATCHING[matching], Weights())
+        meta = settings.meta._replace(
+            matching=matching,
+            keep_bootstrapped=True,
+            context_length=context_length,
+            hidden=[5],
+        )
+        # Unclipped importance weights: clipped ones have a kink at 1, where they stand here.
+        settings = settings._replace(fixed={**settings.fixed, "vtrace_leak": 0.0}, meta=meta)
+        environment = make_two_colours(50, "object", 0.0)
+        network = make_network("shallow", 4, (30,), np.float32)
         keys = iter(jax.random.split(jax.random.key(0), 20))
 
         def random(x):
             return jax.random.normal(next(keys), x.shape)
 
-        # Not the zero output layer of the start: every weight should matter.
-        self.weights = jax.tree.map(random, meta_network.init(next(keys)))
-        if not context_length:
-            self.weights = init_meta_params(LEARNED, 1)
-        params = jax.tree.map(lambda x: x + 0.1 * random(x), self.network.init(next(keys)))
-        context = init_context(max(1, context_length))
+        # Not the first weights, whose output layers are small or zero: every one should matter.
+        params = jax.tree.map(lambda x: x + 0.1 * random(x), network.init(next(keys)))
+        self.network = Network(lambda key: params, network.apply)
+        unroll = make_unroll(environment, self.network, STEPS)
+        parts = on_policy_parts(settings, self.network, environment.reset, unroll)
+        parts = parts._replace(**options)
+        self.values = parts.tuned.values
+        state, weights = parts.init(next(keys))
+        self.weights = jax.tree.map(random, weights) if context_length else weights
+        context = state.context
         for reward in (0.3, -0.2, 0.1):
             context = add_reward(context, jnp.asarray(reward))
-        self.state = init_on_policy_state(
-            init_inner_state(params, optimizer),
-            environment.reset(next(keys)),
-            self.update,
-            self.unroll,
-            self.describe,
-            (self.weights, context),
-            next(keys),
-        )
+        self.state = state._replace(context=context)
+        self.lifted, _, _, self.gradient = make_algorithm(parts, settings).meta
 
-    def describe(self, inputs):
-        return {name: self.values(inputs)[name] for name in LEARNED}
-
-    def meta_gradient(self, inner_steps, bootstrap_steps, **options):
+    def meta_gradient(self, inner_steps, bootstrap_steps):
         keys = jax.random.split(jax.random.key(7), inner_steps + bootstrap_steps)
-        function = bootstrapped_meta_gradient(self.lifted, self.target, self.match, **options)
-        return jax.jit(function)(
-            self.weights, self.state, keys[:inner_steps], keys[inner_steps:]
-        ), keys
+        inputs = keys[:inner_steps], keys[inner_steps:]
+        return jax.jit(self.gradient)(self.weights, self.state, *inputs), keys
 
     def record(self, keys):
         """The trajectories and contexts of a series of updates, played once."""
@@ -94,25 +80,27 @@ class Problem:
 
 
 @pytest.mark.parametrize(
-    ("matching", "objective", "inner_steps", "bootstrap_steps", "context_length"),
+    ("matching", "make_targets", "inner_steps", "bootstrap_steps", "context_length"),
     [
-        ("kl", OBJECTIVE, 1, 2, 3),
-        pytest.param("kl", OBJECTIVE, 3, 4, 3, marks=pytest.mark.slow),
-        ("l2", OBJECTIVE, 3, 1, 3),
-        ("kl_value", OBJECTIVE, 3, 4, 3),
+        ("kl", ONE_STEP, 1, 2, 3),
+        pytest.param("kl", ONE_STEP, 3, 4, 3, marks=pytest.mark.slow),
+        ("l2", ONE_STEP, 3, 1, 3),
+        ("kl_value", ONE_STEP, 3, 4, 3),
         ("kl", VTRACE, 3, 4, 3),
-        ("kl", OBJECTIVE, 3, 4, 0),
+        ("kl", ONE_STEP, 3, 4, 0),
     ],
 )
 def test_finite_differences_with_everything_played_held_fixed(
-    x64, matching, objective, inner_steps, bootstrap_steps, context_length
+    x64, monkeypatch, matching, make_targets, inner_steps, bootstrap_steps, context_length
 ):
     """Actions, rewards, contexts and the policy that acted are data: the reference replays them.
 
     V-trace has the acting policy in its weights, so there the two would differ if what is played
     were not stopped.
     """
-    problem = Problem(matching, objective, context_length)
+    monkeypatch.setattr(actor_critic, "make_one_step_targets", make_targets)
+    problem = Problem(matching, context_length)
+    rule = make_rule(problem.network, make_targets, LOSS, OPTIMIZER)
     (gradients, output), keys = problem.meta_gradient(inner_steps, bootstrap_steps)
     _, played = problem.record(keys[:inner_steps])
     goal = output.target.state
@@ -121,7 +109,7 @@ def test_finite_differences_with_everything_played_held_fixed(
     def loss(weights):
         inner = problem.state.inner
         for trajectory, context in played:
-            inner, _ = problem.update(inner, trajectory, (weights, context))
+            inner, _ = rule(inner, trajectory, problem.values(weights, context))
         return compare(
             problem.network,
             MATCHING[matching],
@@ -155,9 +143,8 @@ def test_the_target_is_the_further_updates_and_one_on_the_plain_objective(x64):
         state._replace(environment=None),
     )
     goal = output.target.state
-    optimizer = make_optimizer("sgd", 0.5)
-    rule = make_update(problem.network, *OBJECTIVE, optimizer, lambda _: OUTER)
-    expected, _ = rule(state.inner, state.trajectory, {})
+    rule = make_rule(problem.network, ONE_STEP, LOSS, OPTIMIZER)
+    expected, _ = rule(state.inner, state.trajectory, OUTER)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12),
         goal.inner.params,
@@ -167,10 +154,9 @@ def test_the_target_is_the_further_updates_and_one_on_the_plain_objective(x64):
 
 
 def test_recomputing_or_scanning_gives_the_same_gradient(x64):
-    problem = Problem()
-    (expected, _), _ = problem.meta_gradient(3, 4)
-    for options in ({"recompute": False}, {"recompute": False, "written_out": 0}):
-        (gradients, _), _ = problem.meta_gradient(3, 4, **options)
+    (expected, _), _ = Problem(recompute=True, written_out=8).meta_gradient(3, 4)
+    for options in ({"recompute": False, "written_out": 8}, {}):
+        (gradients, _), _ = Problem(**options).meta_gradient(3, 4)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15),
             gradients,
@@ -186,7 +172,7 @@ def test_the_tally_adds_up(x64):
     rewards.append(float(jnp.sum(state.trajectory.reward)))
     assert state.tally["updates"] == 4
     np.testing.assert_allclose(state.tally["reward"], sum(rewards), rtol=1e-6)
-    costs = [problem.values((problem.weights, c))["entropy_cost"] for _, c in played]
+    costs = [problem.values(problem.weights, c)["entropy_cost"] for _, c in played]
     np.testing.assert_allclose(state.tally["meta/entropy_cost"], sum(costs), rtol=1e-9)
     mean = np.mean(np.asarray(row(state.trajectory.reward, slice(None))), dtype=np.float64)
     np.testing.assert_allclose(state.context.recent[-1], mean, rtol=1e-9)

@@ -12,6 +12,7 @@ from agents.optimizers import (
     make_meta_optimizer,
     make_optimizer,
 )
+from agents.settings import OptimizerSettings
 
 RULES = {
     "sgd": ("sgd", {}),
@@ -31,7 +32,7 @@ GRADIENTS = {
 def test_updates_can_be_differentiated_at_zero(rule, case, max_norm):
     """d(update)/d(scale of the gradient) through three updates is finite, exactly at zero too."""
     name, options = RULES[rule]
-    optimizer = make_optimizer(name, 0.1, max_gradient_norm=max_norm, **options)
+    optimizer = make_optimizer(OptimizerSettings(name, 0.1, max_gradient_norm=max_norm, **options))
     gradients = GRADIENTS[case]
 
     def final(scale):
@@ -53,7 +54,9 @@ def test_updates_can_be_differentiated_at_zero(rule, case, max_norm):
 def test_adam_takes_gradients_that_are_averaged_before_it_by_it_or_both(gradient_decay, adam_beta1):
     """In NumPy: the average before it is also what its second moment is of."""
     optimizer = make_optimizer(
-        "adam", 0.1, epsilon=1e-4, gradient_decay=gradient_decay, adam_beta1=adam_beta1
+        OptimizerSettings(
+            "adam", 0.1, epsilon=1e-4, gradient_decay=gradient_decay, adam_beta1=adam_beta1
+        )
     )
     gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     state = optimizer.init(jnp.zeros(3))
@@ -87,7 +90,9 @@ def test_the_unsafe_forms_are_really_unsafe():
 @pytest.mark.parametrize("placement", ["inside", "outside"])
 def test_rmsprop_is_its_formula(x64, placement):
     """No momentum, second moment from zero; inside the root is the published form. By hand."""
-    optimizer = make_optimizer("rmsprop", 0.01, decay=0.9, epsilon=0.1, epsilon_placement=placement)
+    optimizer = make_optimizer(
+        OptimizerSettings("rmsprop", 0.01, decay=0.9, epsilon=0.1, epsilon_placement=placement)
+    )
     params = {"w": jnp.asarray([1.0, -2.0])}
     state = optimizer.init(params)
     moment, expected = np.zeros(2), np.asarray([1.0, -2.0])
@@ -119,7 +124,7 @@ def test_clipping(x64):
 
 
 def test_schedules_count_updates():
-    optimizer = make_optimizer("sgd", optax.linear_schedule(1.0, 0.0, 4))
+    optimizer = make_optimizer(OptimizerSettings("sgd", optax.linear_schedule(1.0, 0.0, 4)))
     state = optimizer.init(jnp.ones(()))
     steps = []
     for _ in range(5):

@@ -7,8 +7,9 @@ import optax
 
 from agents import actor_critic
 from agents.optimizers import make_optimizer
+from agents.settings import OptimizerSettings
 from agents.update import init_inner_state
-from tests.small import HYPER, NETWORK, random_batch, small_update
+from tests.small import HYPER, NETWORK, random_batch, small_parts, small_settings
 
 
 def test_equals_the_gradient_with_targets_as_constants(x64):
@@ -24,8 +25,9 @@ def test_equals_the_gradient_with_targets_as_constants(x64):
         return actor_critic.loss(outputs, fixed, batch, HYPER)[0]
 
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(textbook)(params))
-    optimizer = make_optimizer("sgd", 0.1)
-    state, metrics = small_update(optimizer)(init_inner_state(params, optimizer), batch, {})
+    settings = small_settings(optimizer=OptimizerSettings("sgd", 0.1))
+    state = init_inner_state(params, make_optimizer(settings.optimizer))
+    state, metrics = small_parts(settings).update(state, batch, {})
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), state.params, expected
     )

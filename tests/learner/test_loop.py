@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from agents.optimizers import make_optimizer
+from agents.settings import OptimizerSettings
 from agents.trajectory import Episode, SourceFailed, Unroll
 from learner.loop import Composition, LearningDiverged, LoopSettings, Progress, prepare, run
 from learner.replay import Replay
@@ -138,7 +138,7 @@ def test_a_non_finite_update_ends_the_run_and_says_where():
 @pytest.mark.parametrize("total_frames", [1, 10**9])
 def test_parameters_that_are_finite_and_no_good_are_not_given_away(total_frames):
     """Nor returned: the run's last update may be the one that was too long."""
-    saved, (learner, state) = [], small_learner(optimizer=make_optimizer("sgd", 1e30))
+    saved, (learner, state) = [], small_learner(optimizer=OptimizerSettings("sgd", 1e30))
     with pytest.raises(LearningDiverged, match="update"):
         run(
             learner,

@@ -8,7 +8,7 @@ from configs.load import load
 from learner.checkpoint import Checkpoints
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.on_device import run
-from scripts.on_device import build_environment, build_parts, build_seeds_learner
+from scripts.on_device import build_algorithm, build_environment, build_seeds_learner
 
 # Each agent's own shape of a cycle.
 SHORT = {
@@ -27,7 +27,7 @@ def _learner(*overrides, name="bmg"):
         f"two_colours/{name}",
         ["env.swap_period=100", "learner.devices=1", *SHORT[name], *overrides],
     )
-    return build_seeds_learner(config, build_parts(config, build_environment(config)))
+    return build_seeds_learner(config, build_algorithm(config, build_environment(config.env)))
 
 
 def _after(learner, steps, state=None):

@@ -7,32 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.networks import make_network
-from agents.update import init_inner_state
+from agents.algorithm import make_algorithm
+from agents.optimizers import make_optimizer
 from configs.load import ConfigError, dump, load, named_configs
-from learner.step import MetaState, meta_update
-from scripts.algorithms import build_algorithm, inner_optimizer, outer_values
-from tests.small import ACTIONS, FEATURES, experience, random_batch, row
-
-NETWORK = make_network("shallow", ACTIONS, (FEATURES,), np.float32)
+from scripts.settings import make_settings
+from tests.small import experience, random_batch, row, small_parts
 
 
 def _built(name, *overrides):
     config = load(name, ["learner.max_gradient_norm=0", *overrides])
-    optimizer = inner_optimizer(config)
-    algorithm = build_algorithm(config, NETWORK, optimizer, lambda batch: batch)
-    state = init_inner_state(NETWORK.init(jax.random.key(0)), optimizer)
+    settings = make_settings(config)
+    algorithm = make_algorithm(small_parts(settings), settings)
+    state = algorithm.init(jax.random.key(0))
     inputs = jax.tree.map(jnp.asarray, experience(random_batch(0)).online)
-    if algorithm.meta_params is not None:
-        state, _ = jax.jit(algorithm.update)(state, row(inputs, 0), algorithm.meta_params)
+    if state.meta is not None:
+        update = jax.jit(algorithm.meta.update)
+        inner, _ = update(state.inner, row(inputs, 0), state.meta.params)
+        state = state._replace(inner=inner)
     return config, algorithm, state, inputs
 
 
 def _step(name, *overrides):
     """The target's step from a state, on the batch that made it."""
     config, algorithm, state, inputs = _built(name, *overrides)
-    target = jax.jit(algorithm.meta.target)(state, state, inputs, algorithm.meta_params)
-    return config, jax.tree.map(jnp.subtract, target.state.params, state.params), state
+    inner = state.inner
+    target = jax.jit(algorithm.meta.target)(inner, inner, inputs, state.meta.params)
+    return config, jax.tree.map(jnp.subtract, target.state.params, inner.params), inner
 
 
 def _norm(tree):
@@ -93,17 +93,12 @@ def test_every_learned_value_moves_whatever_it_is_matched_by(name):
     """
     config, algorithm, state, inputs = _built(
         *(name, "agent.auxiliary_heads=0", "agent.network=shallow"),
-        *("meta.bootstrap_steps=1", "replay.unrolls=0", "replay.max_kl=0"),
+        *("meta.bootstrap_steps=1", "replay.unrolls=0", "replay.max_kl=0", "meta.warmup_updates=0"),
     )
-    learned = MetaState(algorithm.meta_params, algorithm.meta.optimizer.init(algorithm.meta_params))
-    after, gradients, _ = jax.jit(
-        lambda meta, inner: meta_update(
-            algorithm.update, algorithm.meta, meta, inner, inputs, inputs
-        )
-    )(learned, state)
-    for key, gradient in gradients.items():
-        assert gradient != 0.0, key
-        step = abs(float(after.params[key] - algorithm.meta_params[key]))
+    after, metrics = jax.jit(algorithm.step)(state, inputs, None)
+    for key, before in state.meta.params.items():
+        assert metrics[f"meta/gradient/{key}"] > 0.0, key
+        step = abs(float(after.meta.params[key] - before))
         assert step == pytest.approx(config.meta.learning_rate, rel=1e-2), key
 
 
@@ -111,7 +106,7 @@ def test_every_learned_value_moves_whatever_it_is_matched_by(name):
 def test_updates_are_of_a_size_that_learns(name):
     """A million parameters whose gradient is at the clipping: IMPALA's move by 0.1 to 0.2."""
     config = load(name)
-    optimizer = inner_optimizer(config)
+    optimizer = make_optimizer(make_settings(config).optimizer)
     params = jnp.zeros(1_000_000)
     gradient = jnp.full(1_000_000, config.learner.max_gradient_norm / 1_000)
     state, step = optimizer.init(params), params
@@ -129,7 +124,7 @@ def test_the_learning_rate_falls_over_a_horizon_of_its_own():
             "learner.max_gradient_norm=0",
         ],
     )
-    optimizer = inner_optimizer(config)
+    optimizer = make_optimizer(make_settings(config).optimizer)
     state, steps = optimizer.init(jnp.ones(())), []
     for _ in range(10):  # of 640 frames each
         step, state = optimizer.update(jnp.ones(()), state)
@@ -139,7 +134,7 @@ def test_the_learning_rate_falls_over_a_horizon_of_its_own():
 
 def test_outer_values_do_not_follow_the_inner_ones_but_for_the_learning_rate():
     config = load("catch/bmg", ["agent.discount=0.3", "agent.learning_rate_scale=0.1"])
-    outer = outer_values(config)
+    outer = make_settings(config).outer
     assert outer["discount"] == 0.995
     assert outer["learning_rate_scale"] == 0.1
 
@@ -161,15 +156,17 @@ def test_a_replayed_schedule_begins_where_learning_began_and_is_paced_by_frames(
     nothing = '{"frames": 96000, "learner_updates": 150}\n'
     lines = _line(100, 0.8) + nothing + _line(200, 0.9) + '{"frames": 1280'
     _source(tmp_path / "run", lines, "agent.discount=0.5")
-    _, algorithm, *_ = _built(
+    config, algorithm, state, inputs = _built(
         *("catch/impala", f"hyperparameters_from={tmp_path / 'run'}"),
         "learner.batch_size=64",  # half as many updates for the same frames
     )
     assert algorithm.meta is None
-    values = [float(algorithm.schedule(jnp.asarray(u))["discount"]) for u in (0, 25, 50, 75, 1000)]
+    replayed = make_settings(config).replayed
+    values = [float(replayed(jnp.asarray(u))["discount"]) for u in (0, 25, 50, 75, 1000)]
     np.testing.assert_allclose(values, [0.5, 0.65, 0.8, 0.85, 0.9], rtol=1e-5)
-    described = algorithm.describe(algorithm.schedule(jnp.asarray(100)))
-    assert float(described["entropy_cost"]) == pytest.approx(0.005)
+    at_100 = state._replace(updates=jnp.asarray(100))
+    _, metrics = algorithm.step(at_100, inputs, None)
+    assert float(metrics["meta/entropy_cost"]) == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(

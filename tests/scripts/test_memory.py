@@ -13,7 +13,8 @@ def _check(source, overrides=()):
     config = load(source, overrides)
     check(config)
     if runs_on_device(config):
-        check_memory(config, on_device.build_parts(config, on_device.build_environment(config)))
+        environment = on_device.build_environment(config.env)
+        check_memory(config, on_device.build_algorithm(config, environment))
     else:
         memory.check_memory(config, build.probe_environment(config))
 
