@@ -14,7 +14,7 @@ from actors.environments.vector import EnvironmentRefused
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec
 from agents.algorithm import Algorithm, State, make_algorithm
-from agents.networks import Heads, Network, Params, check_observations, make_network
+from agents.networks import Network, Params, check_observations, make_network
 from agents.off_policy import off_policy_parts
 from agents.trajectory import learner_view
 from configs.load import ConfigError
@@ -108,29 +108,21 @@ def build_replay(config: Config, starts: int) -> Replay | None:
     return Replay(config.replay.max_bytes, (config.seed, starts, config.learner.process))
 
 
-def build_network(config: Config, probe: Probe, heads: Heads) -> Network:
-    """Policy and value network.
-
-    Raises:
-        ConfigError: it cannot take the environment's observations.
-    """
-    check_network(config, probe)
-    observations = probe.observation_shape, probe.observation_dtype
-    return make_network(config.agent.network, probe.num_actions, *observations, heads)
-
-
-def check_network(config: Config, probe: Probe) -> None:
+def check_network(network: str, probe: Probe, game: str) -> None:
     """Refuses observations that the network cannot take.
+
+    Args:
+        network: its name.
+        probe: of the environment.
+        game: its name, for the message.
 
     Raises:
         ConfigError: names a network or a shape that can be.
     """
     try:
-        check_observations(config.agent.network, probe.observation_shape)
+        check_observations(network, probe.observation_shape)
     except ValueError as error:
-        raise ConfigError(
-            f"agent.network={config.agent.network}: {error} (env.game={config.env.game})"
-        ) from error
+        raise ConfigError(f"agent.network={network}: {error} (env.game={game})") from error
 
 
 def build_agent(config: Config, probe: Probe) -> Agent:
@@ -141,7 +133,9 @@ def build_agent(config: Config, probe: Probe) -> Agent:
             observations.
     """
     settings = make_settings(config)
-    network = build_network(config, probe, settings.heads)
+    check_network(config.agent.network, probe, config.env.game)
+    observations = probe.observation_shape, probe.observation_dtype
+    network = make_network(config.agent.network, probe.num_actions, *observations, settings.heads)
     clip, single_frames = config.env.reward_clip, probe.single_frames
     parts = off_policy_parts(
         settings, network, lambda batch: learner_view(batch, single_frames, clip)
@@ -172,7 +166,7 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
     """
     each = new_unrolls(part_of_process(config)) // config.actors.envs_per_actor
     unrolls_per_batch = composition(config).online_batches * each
-    serials = _serials(config, starts)
+    serials = _serials(config.actors.count, config.learner, starts)
     if config.actors.runtime == "in_process":
         from actors.in_process import InProcessSource
 
@@ -206,17 +200,13 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
     return RaySource(server_spec(config), settings, serials)
 
 
-def _serials(config: Config, starts: int) -> Iterator[int]:
+def _serials(count: int, learner: LearnerConfig, starts: int) -> Iterator[int]:
     """Of this process's actors in order of their start; no two of a run have the same.
 
     The first ones are numbered through all learner processes, so that with the same actors in all a
     run has the same streams, whatever the number of processes. Replacements come after them all.
     """
-    count, processes, index = (
-        config.actors.count,
-        config.learner.processes,
-        config.learner.process,
-    )
+    processes, index = learner.processes, learner.process
     first = starts * _SERIALS_PER_START
     return itertools.chain(
         range(first + index * count, first + (index + 1) * count),

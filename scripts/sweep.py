@@ -126,7 +126,9 @@ def _require_what_they_name(planned: list[Planned]) -> None:
     def look_up(config: Config) -> None:
         check_matching(config.meta.matching)
         if config.env.suite == "gymnasium":
-            build.check_network(config, build.probe_environment(config))
+            build.check_network(
+                config.agent.network, build.probe_environment(config), config.env.game
+            )
 
     named = {(c.meta.matching, c.agent.network, environment_spec(c.env)): c for _, c in planned}
     faults: dict[str, None] = {}
