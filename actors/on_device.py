@@ -6,25 +6,36 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from actors.environments import two_colours
+from actors.environments import catch, two_colours
 from actors.environments.two_colours import Respawn
 from agents.networks import Network, Params
+from agents.playing import Episodes
 from agents.trajectory import Trajectory
 
 # Steps of the scan that are written out: fewer copies of its carry; more than 4 gain nothing.
 _WRITTEN_OUT = 4
 
 
+class Reply(NamedTuple):
+    """What one step gives; as `vector.Timestep`, but of one environment and without observation."""
+
+    reward: jax.Array  # float32
+    discount: jax.Array  # float32, 0 where the return ends; the play goes on all the same
+    ended: jax.Array  # bool, whether an episode has ended; the next step is its reset
+    valid: jax.Array  # bool, False on a reset, which ignores the action
+
+
 class DeviceEnvironment(NamedTuple):
-    """An environment that is never reset, as pure functions of one environment's state."""
+    """An environment that resets itself, as pure functions of one environment's state."""
 
     reset: Callable[[jax.Array], Any]  # key -> state
     observe: Callable[[Any], jax.Array]  # state -> observation
-    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]
-    # (state, action, uniform draw in [0, 1)) -> (state, reward, discount); a discount of 0 ends the
-    # return, not the play
+    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, Reply]]
+    # (state, action, uniform draws [D] in [0, 1)) -> (state, reply)
     num_actions: int
     observation_shape: tuple[int, ...]
+    observation_dtype: Any = jnp.float32
+    draws: int = 1  # D
 
 
 def make_two_colours(
@@ -42,10 +53,11 @@ def make_two_colours(
         collection_discount: discount of a step that collects an object; other steps have 1.
     """
 
-    def step(state: Any, action: jax.Array, draw: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
-        state, reward = two_colours.step(state, action, draw, swap_period, respawn)
+    def step(state: Any, action: jax.Array, draws: jax.Array) -> tuple[Any, Reply]:
+        state, reward = two_colours.step(state, action, draws[0], swap_period, respawn)
         collects = jnp.abs(reward) == two_colours.OBJECT_REWARD
-        return state, reward, jnp.where(collects, collection_discount, jnp.ones_like(reward))
+        discount = jnp.where(collects, collection_discount, jnp.ones_like(reward))
+        return state, Reply(reward, discount, jnp.zeros((), bool), jnp.ones((), bool))
 
     return DeviceEnvironment(
         reset=two_colours.reset,
@@ -56,10 +68,31 @@ def make_two_colours(
     )
 
 
+def make_catch() -> DeviceEnvironment:
+    """Catch."""
+
+    def column(draws: jax.Array) -> jax.Array:
+        return (catch.COLUMNS * draws[0]).astype(jnp.int32)
+
+    def step(board: Any, action: jax.Array, draws: jax.Array) -> tuple[Any, Reply]:
+        board, result = catch.play(board, action, column(draws))
+        discount = jnp.where(result.ended, 0.0, 1.0)
+        return board, Reply(result.reward, discount, result.ended, result.valid)
+
+    return DeviceEnvironment(
+        reset=lambda key: catch.new_ball(column(jax.random.uniform(key, (1,)))),
+        observe=catch.observe,
+        step=step,
+        num_actions=catch.ACTIONS,
+        observation_shape=(catch.ROWS * catch.COLUMNS,),
+        observation_dtype=jnp.uint8,
+    )
+
+
 def make_unroll(
     environment: DeviceEnvironment, network: Network, length: int
 ) -> Callable[[Params, Any, jax.Array], tuple[Any, Trajectory]]:
-    """Builds `unroll(params, state, key) -> (state, trajectory)` of the sampling policy.
+    """Builds `unroll(params, state, key) -> (state, trajectory)` of one that has no episodes.
 
     All random numbers of an unroll are drawn at once: a draw for each step would take as long as
     the step. Actions are those with the largest logit plus Gumbel noise, which is a sample of the
@@ -72,19 +105,15 @@ def make_unroll(
     """
 
     def unroll(params: Params, state: Any, key: jax.Array) -> tuple[Any, Trajectory]:
-        uniform = jax.random.uniform(key, (length, environment.num_actions + 1))
-        tiny = jnp.finfo(uniform.dtype).tiny
-        noise = -jnp.log(-jnp.log(jnp.maximum(uniform[:, :-1], tiny)))
-
         def play(state: Any, numbers: tuple[jax.Array, jax.Array]):
-            noise, draw = numbers
+            noise, draws = numbers
             logits = network.apply(params, environment.observe(state)).logits
             action = jnp.argmax(logits + noise).astype(jnp.int32)
-            following, reward, discount = environment.step(state, action, draw)
-            return following, (state, action, reward, discount, logits)
+            following, reply = environment.step(state, action, draws)
+            return following, (state, action, reply.reward, reply.discount, logits)
 
         last, (states, action, reward, discount, logits) = jax.lax.scan(
-            play, state, (noise, uniform[:, -1]), unroll=_WRITTEN_OUT
+            play, state, _draw(environment, key, length), unroll=_WRITTEN_OUT
         )
         states = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), states, last)
         return last, Trajectory(
@@ -97,3 +126,79 @@ def make_unroll(
         )
 
     return unroll
+
+
+class Players(NamedTuple):
+    """Several environments, and how far their episodes are; leading axis B."""
+
+    state: Any
+    episode_return: jax.Array  # [B] float32
+    episode_length: jax.Array  # [B] int32, steps
+
+
+def make_players(
+    environment: DeviceEnvironment, network: Network, length: int, count: int
+) -> tuple[
+    Callable[[jax.Array], Players],
+    Callable[[Params, Players, jax.Array], tuple[Players, Trajectory, Episodes]],
+]:
+    """Builds `reset(key)` and `unroll(params, players, key)` of several environments with episodes.
+
+    Args:
+        environment: each of them.
+        network: policy, which is sampled as in `make_unroll`.
+        length: T.
+        count: B.
+    """
+
+    def reset(key: jax.Array) -> Players:
+        state = jax.vmap(environment.reset)(jax.random.split(key, count))
+        return Players(state, jnp.zeros(count), jnp.zeros(count, jnp.int32))
+
+    observe, step = jax.vmap(environment.observe), jax.vmap(environment.step)
+
+    def unroll(
+        params: Params, players: Players, key: jax.Array
+    ) -> tuple[Players, Trajectory, Episodes]:
+        def play(players: Players, numbers: tuple[jax.Array, jax.Array]):
+            noise, draws = numbers
+            observation = observe(players.state)
+            logits = network.apply(params, observation).logits
+            action = jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+            state, reply = step(players.state, action, draws)
+            score = players.episode_return + jnp.where(reply.valid, reply.reward, 0.0)
+            steps = players.episode_length + reply.valid
+            done = reply.ended
+            episodes = Episodes(
+                count=jnp.sum(done, dtype=jnp.float32),
+                returns=jnp.sum(jnp.where(done, score, 0.0)),
+                steps=jnp.sum(jnp.where(done, steps, 0), dtype=jnp.float32),
+            )
+            following = Players(state, jnp.where(done, 0.0, score), jnp.where(done, 0, steps))
+            return following, (observation, action, reply, logits, episodes)
+
+        last, (observation, action, reply, logits, episodes) = jax.lax.scan(
+            play, players, _draw(environment, key, length, count)
+        )
+        trajectory = Trajectory(
+            observation=jnp.concatenate([observation, observe(last.state)[None]]),
+            action=action,
+            reward=reply.reward,
+            discount=reply.discount,
+            behaviour_logits=logits,
+            valid=reply.valid,
+        )
+        return last, trajectory, jax.tree.map(jnp.sum, episodes)
+
+    return reset, unroll
+
+
+def _draw(
+    environment: DeviceEnvironment, key: jax.Array, *leading: int
+) -> tuple[jax.Array, jax.Array]:
+    """Gumbel noise [..., A] of the actions and draws [..., D] of the environment."""
+    actions = environment.num_actions
+    uniform = jax.random.uniform(key, (*leading, actions + environment.draws))
+    tiny = jnp.finfo(uniform.dtype).tiny
+    noise = -jnp.log(-jnp.log(jnp.maximum(uniform[..., :actions], tiny)))
+    return noise, uniform[..., actions:]

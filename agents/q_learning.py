@@ -38,8 +38,8 @@ class QLambdaState(NamedTuple):
     tally: Metrics  # sums since they were last cleared
 
 
-# (environment's state, action, draw) -> (environment's state, reward, discount)
-EnvironmentStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]
+# (environment's state, action, draws [1]) -> (environment's state, its reward and discount)
+EnvironmentStep = Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]]
 
 
 def q_lambda_parts(
@@ -93,9 +93,9 @@ def q_lambda_parts(
         uniform = jax.random.uniform(key, (3,))
         epsilon = jnp.asarray(hyper["epsilon"])
         action = choose(q, epsilon, uniform[:2])
-        environment, reward, discount = step(state.environment, action, uniform[2])
-        following = observe(environment)
-        transition = Transition(observation, action, reward, discount, following)
+        environment, reply = step(state.environment, action, uniform[2:])
+        reward, following = reply.reward, observe(environment)
+        transition = Transition(observation, action, reward, reply.discount, following)
         previous_discount = state.trajectory.discount[-1, 0]
         move, trace, error = direction(
             network, params, state.trace, previous_discount, transition, hyper

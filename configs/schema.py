@@ -53,7 +53,7 @@ class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
     suite: Literal["atari", "catch", "gymnasium", "two_colours"] = "atari"
-    """Where the game comes from. two_colours runs on the learner's device, without actors."""
+    """Where the game comes from. two_colours needs actors.runtime=on_device."""
     game: str = "pong"
     """Atari: a name from `bmg games`. Gymnasium: an environment id. Else the suite's own name."""
     frame_skip: int = Field(default=4, ge=1, le=1_000)
@@ -182,8 +182,8 @@ class LearnerConfig(_Group):
     max_gradient_norm: float = Field(default=40.0, ge=0.0)
     """Global norm at which gradients are clipped; 0 does not clip."""
     devices: int = Field(default=1, ge=0)
-    """Devices of this process that share a batch, or the seeds of two_colours; 0 takes all of them.
-    For two_colours each core of a CPU is a device."""
+    """Devices of this process that share a batch; 0 takes all of them. With
+    actors.runtime=on_device they share the seeds, and each core of a CPU is a device."""
     processes: int = Field(default=1, ge=1, le=1_000)
     """Learner processes that share each batch, each with its own devices, and its own
     actors.count actors for its part; start the same command for each, with its own
@@ -280,8 +280,10 @@ class ReplayConfig(_Group):
 class ActorsConfig(_Group):
     """`actors`: who plays, and how far ahead of the learner."""
 
-    runtime: Literal["ray", "in_process"] = "ray"
-    """in_process: the same loop without Ray, bit-for-bit repeatable."""
+    runtime: Literal["ray", "in_process", "on_device"] = "ray"
+    """in_process: the same loop without Ray, bit-for-bit repeatable. on_device: the game is part of
+    the learner's program (catch, two_colours), so there are no actors, and `seeds` many runs can
+    share it; learner.batch_size is the number of games of each."""
     mode: Literal["fast", "strict"] = "fast"
     """strict: fixed order and a policy lag of exactly one learner step; curves do not depend on
     speed."""
@@ -360,8 +362,7 @@ class Config(_Group):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """All random streams derive from it."""
     seeds: int = Field(default=1, ge=1, le=10_000)
-    """Runs in one program, of the seeds seed, seed + 1, ...; only where the environment runs on the
-    learner's device (env.suite=two_colours)."""
+    """Runs in one program, of the seeds seed, seed + 1, ...; with actors.runtime=on_device."""
     total_frames: int = Field(default=200_000_000, ge=1, le=10**12)
     """Environment frames: 4 for each step at frame skip 4."""
     hyperparameters_from: str | None = None
@@ -385,6 +386,22 @@ class Config(_Group):
     """See below."""
     logging: LoggingConfig = LoggingConfig()
     """See below."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grid_world_has_no_actors(cls, values: Any) -> Any:
+        # Its configurations did not say where it plays while it could not play anywhere else.
+        if not isinstance(values, dict):
+            return cast(Any, values)
+        given = cast(dict[str, Any], values)
+        env, actors = (cast(Any, given.get(group, {})) for group in ("env", "actors"))
+        if (
+            (isinstance(env, dict) and isinstance(actors, dict))
+            and cast(Any, env).get("suite") == "two_colours"
+            and cast(Any, actors).get("runtime", "ray") == "ray"
+        ):
+            return {**given, "actors": {**actors, "runtime": "on_device"}}
+        return given
 
     @field_validator("hyperparameters_from")
     @classmethod

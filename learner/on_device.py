@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agents.algorithm import Algorithm, MetaState, State
+from agents.playing import is_of_meta_update
 from agents.update import Metrics
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.step import all_finite
@@ -28,8 +29,11 @@ class SeedsState(NamedTuple):
     meta: MetaState | None = None  # None where nothing is learned but the parameters
 
 
-# A metric of Q(lambda)'s cycles that `seeds.npz` keeps too.
+# A metric of Q(lambda)'s meta-updates that `seeds.npz` keeps too.
 _GREEDY_CHANGES = "meta/greedy_changes"
+
+
+_OF_EPISODES = ("episode_returns", "episode_steps")  # sums, beside their count
 
 
 class SeedsLearner(NamedTuple):
@@ -74,9 +78,9 @@ def make_seeds_learner(
 
         def body(carry: State, keys: jax.Array) -> tuple[State, Metrics]:
             carry, metrics = algorithm.step(carry, keys, None)
-            return carry, {name: value for name, value in metrics.items() if _is_of_cycle(name)}
+            return carry, {name: v for name, v in metrics.items() if is_of_meta_update(name)}
 
-        # Nothing here depends on the number of updates, which is no part of the state.
+        # What depends on the number of updates has its own counter (agents/playing.py).
         start = State(inner, jnp.zeros((), jnp.int32), state.meta)
         end, of_cycles = jax.lax.scan(body, start, keys[1:].reshape(cycles, algorithm.online))
         finite = all_finite((end.inner.inner, end.meta))
@@ -118,6 +122,8 @@ class CurvePoint(NamedTuple):
     reward: np.ndarray  # [S], collected in it
     hyperparameters: dict[str, np.ndarray]  # [S] each, means over its updates
     greedy_changes: np.ndarray | None = None  # [S], mean over its meta-updates
+    # [S], mean over the episodes that ended in it, NaN where none did; None without episodes
+    episode_return: np.ndarray | None = None
 
 
 def run(
@@ -181,7 +187,9 @@ def run(
         progress.seconds = time.monotonic() - started
         values = {k: v / metrics["updates"] for k, v in metrics.items() if _is_value(k)}
         changes = metrics.get(_GREEDY_CHANGES)
-        on_point(CurvePoint(progress.frames, metrics["reward"], values, changes))
+        returns = _episode_return(metrics)
+        on_point(CurvePoint(progress.frames, metrics["reward"], values, changes, returns))
+        progress.episodes += int(np.sum(metrics.get("episodes", 0.0)))
         since.append(metrics)
         due = time.monotonic() - last_checkpoint >= settings.checkpoint_every_seconds
         if due or time.monotonic() - last_log >= settings.log_every_seconds:
@@ -200,11 +208,15 @@ def run(
 
 
 def _is_value(name: str) -> bool:
-    return name.startswith("meta/") and not _is_of_cycle(name)
+    return name.startswith("meta/") and not is_of_meta_update(name)
 
 
-def _is_of_cycle(name: str) -> bool:
-    return name in ("meta/loss", _GREEDY_CHANGES) or name.startswith("meta/gradient/")
+def _episode_return(metrics: Metrics) -> np.ndarray | None:
+    if "episodes" not in metrics:
+        return None
+    count = np.asarray(metrics["episodes"])
+    sums = np.asarray(metrics["episode_returns"])
+    return np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
 
 
 def _require_finite(metrics: Metrics, learner: SeedsLearner, progress: Progress) -> None:
@@ -223,6 +235,8 @@ def _line(
 ) -> dict[str, Any]:
     """Means over seeds, and over the steps of the learner since the line before."""
     means = {k: float(np.mean([m[k] for m in since])) for k in since[0]}
+    episodes = means.get("episodes", 0.0)
+    per_episode = {k: means[k] / episodes if episodes else None for k in _OF_EPISODES if k in means}
     of_updates = [k for k in means if k.startswith("loss/") or _is_value(k)]
     return {
         "frames": progress.frames,
@@ -230,14 +244,14 @@ def _line(
         "learner_updates": progress.updates,
         "seconds": round(progress.seconds, 3),
         "frames_per_second": learner.steps * len(since) * len(learner.seeds) / max(seconds, 1e-9),
-        "episode_return": None,  # there are no episodes
-        "episode_length": None,
-        "episodes": 0,
+        "episode_return": per_episode.get("episode_returns"),
+        "episode_length": per_episode.get("episode_steps"),
+        "episodes": progress.episodes,
         "policy_lag": 0.0,
         "actors/alive": 0,
         "actors/restarts": 0,
         "seeds": len(learner.seeds),
         "reward_per_step": means["reward"] / learner.steps,
-        **{k: means[k] for k in means if _is_of_cycle(k)},
+        **{k: means[k] for k in means if is_of_meta_update(k)},
         **{k: means[k] / learner.updates for k in of_updates},
     }

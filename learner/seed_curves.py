@@ -15,8 +15,10 @@ class SeedCurves:
 
     The file holds `seeds` [S]; `frames` [N], environment steps of each seed at the end of each
     point; `reward` [S, N], collected in it; `meta/<name>` [S, N], means of learned
-    hyper-parameters over its updates; and, for Q(lambda) with a learned epsilon, `greedy_changes`
-    [S, N], mean over its meta-updates. What the file of an earlier start lacks is NaN before.
+    hyper-parameters over its updates; where there are episodes, `episode_return` [S, N], mean of
+    those that ended in it, NaN where none did; and, for Q(lambda) with a learned epsilon,
+    `greedy_changes` [S, N], mean over its meta-updates. What the file of an earlier start lacks is
+    NaN before.
     """
 
     def __init__(self, file: Path, seeds: Sequence[int]) -> None:
@@ -52,6 +54,8 @@ class SeedCurves:
         curves = {"reward": point.reward, **point.hyperparameters}
         if point.greedy_changes is not None:
             curves["greedy_changes"] = point.greedy_changes
+        if point.episode_return is not None:
+            curves["episode_return"] = point.episode_return
         unknown = np.full(len(self._seeds), np.nan, np.float32)
         for name, values in curves.items():
             known = self._curves.setdefault(name, [unknown] * len(self._frames))

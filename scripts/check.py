@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.environments import atari_games
+from actors.environments.suites import RUNTIMES
 from actors.environments.vector import EnvironmentSpec
 from actors.ray_address import ask_head
 from actors.ray_folder import ray_folder
@@ -27,7 +28,7 @@ _ATARI_ONLY = (
     "life_loss_discount",
 )
 _FILES = ("config.yaml", "metrics.jsonl", "summary.json", "log.txt", "seeds.npz", LOCK)
-_ON_DEVICE_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
+_ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
 
 class RunFailed(Exception):
@@ -109,12 +110,12 @@ def _check_wandb(config: Config) -> None:
 
 def _check_where_it_plays(config: Config) -> None:
     if runs_on_device(config):
-        _check_on_device(config)
+        (_check_on_policy if is_on_policy(config) else _check_playing)(config)
         return
     _check_batch(config)
     if config.seeds != 1:
         raise ConfigError(
-            f"seeds={config.seeds}: several seeds in one program need env.suite=two_colours; "
+            f"seeds={config.seeds}: several seeds in one program need actors.runtime=on_device; "
             "start a run for each seed"
         )
     if config.actors.runtime == "ray":
@@ -154,12 +155,25 @@ def _check_schedule(config: Config) -> None:
 
 def runs_on_device(config: Config) -> bool:
     """Whether the environment is part of the learner's program, and there are no actors."""
+    return config.actors.runtime == "on_device"
+
+
+def is_on_policy(config: Config) -> bool:
+    """Whether the agent plays between its updates, not before each step of the learner."""
     return config.env.suite == "two_colours"
+
+
+def _check_runtime(config: Config) -> None:
+    allowed, runtime = RUNTIMES[config.env.suite], config.actors.runtime
+    if runtime not in allowed:
+        raise ConfigError(
+            f"actors.runtime={runtime}: env.suite={config.env.suite} has {', '.join(allowed)}"
+        )
 
 
 def _check_algorithm(config: Config) -> None:
     everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
-    allowed = _ON_DEVICE_ALGORITHMS if runs_on_device(config) else everywhere
+    allowed = _ON_POLICY_ALGORITHMS if is_on_policy(config) else everywhere
     if name not in allowed:
         raise ConfigError(
             f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
@@ -171,9 +185,41 @@ def _check_algorithm(config: Config) -> None:
         )
 
 
-def _check_on_device(config: Config) -> None:
-    """Refuses what an environment in the learner's own program does not know."""
-    suite, name = config.env.suite, config.agent.algorithm
+def _check_playing(config: Config) -> None:
+    """Refuses what a learner that plays on its own device does not know."""
+    meta = config.meta
+    _require(config, {"replay.unrolls": 0, "evaluation.every_frames": 0})
+    if learns(config) and meta.bootstrap_steps > 1 and not meta.keep_bootstrapped:
+        raise ConfigError(
+            f"meta.bootstrap_steps={meta.bootstrap_steps}: actors.runtime=on_device has no replay "
+            "for the target's further steps; use meta.keep_bootstrapped=true, with which the "
+            "learner goes on from them, or meta.bootstrap_steps=1"
+        )
+
+
+# There are none, so that whatever is said of them would be ignored.
+_NO_ACTORS: dict[str, Any] = {
+    f"actors.{key}": value for key, value in ActorsConfig().model_dump().items() if key != "runtime"
+}
+
+
+def _require(config: Config, required: dict[str, Any]) -> None:
+    """Refuses values that a program which plays for itself would ignore."""
+    for key, value in required.items():
+        given: Any = config
+        for part in key.split("."):
+            given = getattr(given, part)
+        if given != value:
+            raise ConfigError(
+                f"{key}={given}: must be {json.dumps(value)} for "
+                f"agent.algorithm={config.agent.algorithm} on env.suite={config.env.suite}, whose "
+                "environment runs in the learner's own program"
+            )
+
+
+def _check_on_policy(config: Config) -> None:
+    """Refuses what an agent that plays between its updates does not know."""
+    name = config.agent.algorithm
     required: dict[str, Any] = {
         "learner.batch_size": 1,
         "env.reward_clip": 0.0,
@@ -195,16 +241,7 @@ def _check_on_device(config: Config) -> None:
         ignored = [key for key in _without_effect(config) if key != "epsilon"]
         required |= {f"agent.{key}": HYPERPARAMETERS[key].default for key in ignored}
         required |= {f"meta.outer.{key}": HYPERPARAMETERS[key].outer for key in ignored}
-    required |= {f"actors.{key}": value for key, value in ActorsConfig().model_dump().items()}
-    for key, value in required.items():
-        given: Any = config
-        for part in key.split("."):
-            given = getattr(given, part)
-        if given != value:
-            raise ConfigError(
-                f"{key}={given}: must be {json.dumps(value)} for agent.algorithm={name} on "
-                f"env.suite={suite}, whose environment runs in the learner's own program"
-            )
+    _require(config, required | _NO_ACTORS)
     if name == "q_lambda_bmg" and config.meta.bootstrap_steps < 2:
         raise ConfigError(
             f"meta.bootstrap_steps={config.meta.bootstrap_steps}: must be at least 2; "
@@ -236,7 +273,7 @@ def _check_processes(config: Config) -> None:
         return
     if runs_on_device(config):
         raise ConfigError(
-            f"learner.processes={learner.processes}: env.suite={config.env.suite} runs in one "
+            f"learner.processes={learner.processes}: actors.runtime=on_device runs in one "
             "process; give each its own seeds (seed, seeds)"
         )
     if learner.coordinator is None or not learner.coordinator.rpartition(":")[2].isdigit():
@@ -308,7 +345,7 @@ def _check_learned(config: Config) -> None:
     if not learns(config):
         return
     if not config.meta.learned:
-        plain = "actor_critic or q_lambda" if runs_on_device(config) else "impala"
+        plain = "actor_critic or q_lambda" if is_on_policy(config) else "impala"
         raise ConfigError(
             f"meta.learned=[]: agent.algorithm={config.agent.algorithm} has nothing to learn; name "
             f"hyper-parameters, or use agent.algorithm={plain}"
@@ -335,7 +372,7 @@ def _without_effect(config: Config) -> set[str]:
     if config.agent.algorithm.startswith("q_lambda"):
         return set(HYPERPARAMETERS) - {"epsilon"}
     of_vtrace = {"vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"}
-    return {"epsilon"} | (of_vtrace if runs_on_device(config) else set())
+    return {"epsilon"} | (of_vtrace if is_on_policy(config) else set())
 
 
 def learns(config: Config) -> bool:
@@ -424,7 +461,7 @@ def _check_ray_address(address: str | None) -> None:
         )
 
 
-_FIRST_CHECKS = (_check_game, _check_algorithm)
+_FIRST_CHECKS = (_check_game, _check_runtime, _check_algorithm)
 _CHECKS = (
     _check_learned,
     _check_wandb,

@@ -1,21 +1,33 @@
 """From a `Config` to a learner of many seeds whose environment runs on its device."""
 
+import math
 import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from actors.on_device import DeviceEnvironment, make_two_colours, make_unroll
+from actors.on_device import (
+    DeviceEnvironment,
+    make_catch,
+    make_players,
+    make_two_colours,
+    make_unroll,
+)
 from agents.algorithm import Algorithm, make_algorithm
 from agents.networks import make_dense_network, make_network, without_last_logits
+from agents.off_policy import off_policy_parts
 from agents.on_policy import on_policy_parts
 from agents.parts import Parts
+from agents.playing import playing
 from agents.q_learning import q_lambda_parts
 from agents.settings import Settings
+from agents.trajectory import learner_view
 from configs.load import ConfigError
 from configs.schema import Config, EnvironmentConfig
 from learner.on_device import SeedsLearner, make_seeds_learner
+from scripts.build import Probe, check_network
+from scripts.check import is_on_policy
 from scripts.settings import make_settings
 
 # Environment steps in a point of the learning curve, about: a hundred points to a swap.
@@ -44,17 +56,19 @@ def use_all_cores(devices: int, seeds: int) -> None:
 
 def build_environment(env: EnvironmentConfig) -> DeviceEnvironment:
     """What is played."""
+    if env.suite == "catch":
+        return make_catch()
     return make_two_colours(env.swap_period, env.respawn, env.collection_discount)
 
 
 def build_parts(
     settings: Settings, environment: DeviceEnvironment, network: str, unroll_length: int
 ) -> Parts:
-    """The parts of the agent that the settings name.
+    """The parts of the agent that the settings name, which plays between its updates.
 
     Args:
         settings: of the agent.
-        environment: what it plays.
+        environment: what it plays; has no episodes.
         network: name of the actor-critic's.
         unroll_length: of the actor-critic's.
     """
@@ -75,11 +89,24 @@ def build_algorithm(config: Config, environment: DeviceEnvironment) -> Algorithm
     """The configuration's algorithm, whose inputs are random keys.
 
     Raises:
-        ConfigError: there is no such matching function.
+        ConfigError: there is no such matching function, no schedule to replay, or the network
+            cannot take the observations.
     """
-    settings, length = make_settings(config), config.learner.unroll_length
-    parts = build_parts(settings, environment, config.agent.network, length)
-    return make_algorithm(parts, settings)
+    settings, length, name = (
+        make_settings(config),
+        config.learner.unroll_length,
+        config.agent.network,
+    )
+    if is_on_policy(config):
+        return make_algorithm(build_parts(settings, environment, name, length), settings)
+    actions, shape = environment.num_actions, environment.observation_shape
+    dtype = environment.observation_dtype
+    check_network(name, Probe(actions, shape, dtype, False), config.env.game)
+    network = make_network(name, actions, shape, dtype, settings.heads)
+    clip = config.env.reward_clip
+    parts = off_policy_parts(settings, network, lambda batch: learner_view(batch, False, clip))
+    players = make_players(environment, network, length, config.learner.batch_size)
+    return playing(make_algorithm(parts, settings), *players)
 
 
 def build_seeds_learner(config: Config, algorithm: Algorithm) -> SeedsLearner:
@@ -88,7 +115,7 @@ def build_seeds_learner(config: Config, algorithm: Algorithm) -> SeedsLearner:
     Raises:
         ConfigError: there are fewer devices than asked for.
     """
-    steps = config.learner.unroll_length
+    steps = config.learner.batch_size * config.learner.unroll_length
     points_steps = _STEPS_PER_POINT / max(1.0, config.seeds / _SEEDS_OF_FULL_POINTS)
     return make_seeds_learner(
         algorithm,
@@ -114,3 +141,11 @@ def state_bytes(algorithm: Algorithm, seeds: int) -> int:
     """Size of the learner's state of all seeds, the trajectories that it holds included."""
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     return seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def batch_bytes(config: Config, environment: DeviceEnvironment) -> int:
+    """Size of the observations of one batch, which are nearly all of it."""
+    each = (
+        math.prod(environment.observation_shape) * jnp.dtype(environment.observation_dtype).itemsize
+    )
+    return config.learner.batch_size * (config.learner.unroll_length + 1) * each

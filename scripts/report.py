@@ -99,8 +99,8 @@ def report(
         told = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
         if len(worlds := seed_runs.by_world(groups)) > 1:
             told.append(
-                f"runs of {len(worlds)} worlds, env.respawn={' and '.join(map(str, worlds))}: each "
-                "has figures of its own, and totals are compared within a world only"
+                f"runs of {len(worlds)} worlds, {' and '.join(worlds)}: each has figures of its "
+                "own, and totals are compared within a world only"
             )
         sections.append(Section("Runs of several seeds", {}, told, part.tables, part.figures))
         written += part.files

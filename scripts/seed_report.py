@@ -5,7 +5,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from scripts.figures import (
     line_style,
     pyplot,
     save,
-    span,
 )
+from scripts.seed_drawing import Curve, caption, draw_curve, finish, label_ends, new_figure
 from scripts.seed_runs import Group, by_world
 from scripts.seed_statistics import (
     Interval,
@@ -39,24 +39,16 @@ from scripts.seed_table import inner_and_bootstrap_steps, table_rows, totals
 from scripts.tables import write_tables
 
 _POINTS_DRAWN = 1_000
+_BINS_DRAWN = 100
 _MILLION = 1e6
 _ACTIONS = 4  # of the grid world
 _REST = "rest of epsilon"
 
 
-class _Curve(NamedTuple):
-    """A line of a figure."""
-
-    label: str
-    style: dict[str, Any]
-    x: np.ndarray  # [B]
-    y: Interval  # of [B]
-
-
 def report_seeds(groups: list[Group], folder: Path, table: str) -> Written:
     """Draws all figures of `groups`, writes their table, and tells which were cut short.
 
-    Groups of different worlds (`env.respawn`) share no figure, and stand apart in the table.
+    Groups of different worlds share no figure, and stand apart in the table.
 
     Args:
         groups: at least one.
@@ -71,7 +63,8 @@ def report_seeds(groups: list[Group], folder: Path, table: str) -> Written:
     worlds, stems = by_world(groups), list[str]()
     with pyplot().rc_context(STYLE):
         for world, members in worlds.items():
-            suffix = f"_respawn_{world}" if len(worlds) > 1 else ""
+            name = world.removeprefix("env.").replace("=", "_")
+            suffix = f"_{name}" if len(worlds) > 1 else ""
             stems += _draw_world(members, styles, folder, suffix)
     rows = table_rows([group for members in worlds.values() for group in members])
     files = [*files_of(stems), *write_tables(rows, folder, table)]
@@ -82,8 +75,12 @@ def _draw_world(
     groups: list[Group], styles: dict[str, Any], folder: Path, suffix: str
 ) -> list[str]:
     """Draws all figures of groups of one world; returns their stems, which end with `suffix`."""
-    stems = [f"cumulative_reward{suffix}"]
-    draw_cumulative(groups, styles, folder / stems[0])
+    if any(group.episode_return is not None for group in groups):
+        stems = [f"episode_return{suffix}"]
+        draw_returns(groups, styles, folder / stems[0])
+    else:
+        stems = [f"cumulative_reward{suffix}"]
+        draw_cumulative(groups, styles, folder / stems[0])
     periods = sorted({group.period for group in groups if group.period})
     for period in periods:
         members = [group for group in groups if group.period == period]
@@ -107,17 +104,27 @@ def draw_cumulative(groups: list[Group], styles: dict[str, Any], stem: Path) -> 
         label = textwrap.fill(group.label, 32)
         if group.frames[-1] < 0.99 * longest:
             label += f"\n(to {group.frames[-1]:,} steps)"
-        curves.append(_Curve(label, styles[group.label], group.frames[kept], interval))
+        curves.append(Curve(label, styles[group.label], group.frames[kept], interval))
     lines = sum(1.3 + curve.label.count("\n") for curve in curves)
-    figure, (axes,) = _new_figure(max(3.6, lines * LINE_OF_TEXT + 0.8))
+    figure, (axes,) = new_figure(max(3.6, lines * LINE_OF_TEXT + 0.8))
     for curve in curves:
-        _draw(axes, curve)
+        draw_curve(axes, curve)
     label_steps(axes, "environment steps")
     axes.set_xlim(0, longest)
     axes.set_ylabel(f"cumulative reward{unit_name}")
-    axes.set_title(_caption(groups), fontsize=9)
-    _label_ends(axes, curves)
+    axes.set_title(caption(groups), fontsize=9)
+    label_ends(axes, curves)
     save(figure, stem)
+
+
+def draw_returns(groups: list[Group], styles: dict[str, Any], stem: Path) -> None:
+    """Learned hyper-parameters and the return of episodes, over the whole of training."""
+    longest = max(int(group.frames[-1]) for group in groups)
+    size = max(longest / _BINS_DRAWN, *(spacing(group.frames) for group in groups))
+    edges = size * np.arange(round(longest / size) + 1)
+    figure, axes = _draw_panels(_panels(groups, styles, edges, lambda group: np.zeros(1)))
+    label_steps(axes[-1], f"environment steps (means of {size:,.0f} steps)")
+    finish(figure, caption(groups), stem)
 
 
 def draw_schedule(groups: list[Group], styles: dict[str, Any], stem: Path) -> bool:
@@ -145,7 +152,7 @@ def draw_schedule(groups: list[Group], styles: dict[str, Any], stem: Path) -> bo
             panel.axvline(swap, color="0.35", linewidth=0.8, zorder=1)
     size = f"means of {bin_size(spacings, period):,.0f} steps"
     label_steps(axes[-1], f"environment steps ({size}; vertical lines: rewards swap)")
-    _finish(figure, _caption(groups), stem)
+    finish(figure, caption(groups), stem)
     return True
 
 
@@ -173,7 +180,7 @@ def draw_after_swap(groups: list[Group], styles: dict[str, Any], stem: Path) -> 
     figure, axes = _draw_panels(panels)
     axes[-1].set_xlim(0, None)
     label_steps(axes[-1], f"environment steps since the swap (means of {size:,.0f} steps)")
-    _finish(figure, f"{_caption(groups)}, over all swaps after the first quarter", stem)
+    finish(figure, f"{caption(groups)}, over all swaps after the first quarter", stem)
     return True
 
 
@@ -182,7 +189,7 @@ def _panels(
     styles: dict[str, Any],
     edges: np.ndarray,
     starts: Callable[[Group], np.ndarray],
-) -> dict[str, list[_Curve]]:
+) -> dict[str, list[Curve]]:
     """Curves by what they show: each hyper-parameter that some group learns, then the reward.
 
     Below a learned epsilon stands where it would rest: p / (1 - 1/A), p the share of states whose
@@ -196,26 +203,30 @@ def _panels(
     """
     names = sorted({name for group in groups for name in group.meta})
     names += [_REST] if any(group.greedy_changes is not None for group in groups) else []
-    panels: dict[str, list[_Curve]] = {name: [] for name in [*names, "reward per step"]}
+    outcome = "reward per step" if groups[0].episode_return is None else "episode return"
+    panels: dict[str, list[Curve]] = {name: [] for name in [*names, outcome]}
     middles = (edges[:-1] + edges[1:]) / 2
     for group in groups:
         bins = starts(group)[:, None] + edges
-        per_step = group.reward / np.diff(group.frames, prepend=0)
-        shown = group.meta | {"reward per step": per_step}
+        reached = group.episode_return
+        if reached is None:
+            reached = group.reward / np.diff(group.frames, prepend=0)
+        shown = group.meta | {outcome: reached}
         if group.greedy_changes is not None:
             shown[_REST] = group.greedy_changes / (1 - 1 / _ACTIONS)
         for name, values in shown.items():
-            values = within_a_period(group.frames, values, group.period or 1)
+            if group.period:
+                values = within_a_period(group.frames, values, group.period)
             interval = mean_interval(mean_over_swaps(binned_means(group.frames, values, bins)))
-            panels[name].append(_Curve(group.label, styles[group.label], middles, interval))
+            panels[name].append(Curve(group.label, styles[group.label], middles, interval))
     return panels
 
 
-def _draw_panels(panels: dict[str, list[_Curve]]) -> tuple[Any, list[Any]]:
-    figure, axes = _new_figure(2.0 * len(panels) + 0.4, rows=len(panels))
+def _draw_panels(panels: dict[str, list[Curve]]) -> tuple[Any, list[Any]]:
+    figure, axes = new_figure(2.0 * len(panels) + 0.4, rows=len(panels))
     for panel, (name, curves) in zip(axes, panels.items(), strict=True):
         for curve in curves:
-            _draw(panel, curve)
+            draw_curve(panel, curve)
         panel.set_ylabel(name.replace("_", " "))
         panel.margins(x=0.01)
     return figure, axes
@@ -241,7 +252,7 @@ def draw_bootstrap_steps(groups: list[Group], stem: Path) -> bool:
     for axes, by in zip(panels[0], differ, strict=True):
         _draw_against(axes, _series(compared, by), by, rewards)
     panels[0, 0].set_ylabel(f"total reward{unit_name}")
-    figure.suptitle(f"after {end:,} steps: {_caption(groups)}", fontsize=9)
+    figure.suptitle(f"after {end:,} steps: {caption(groups)}", fontsize=9)
     save(figure, stem)
     return True
 
@@ -318,63 +329,3 @@ def _series(groups: list[Group], by: int) -> dict[str, list[Group]]:
 
 def _unit(largest: float) -> tuple[float, str]:
     return (_MILLION, " (millions)") if largest >= _MILLION / 10 else (1.0, "")
-
-
-def _caption(groups: list[Group]) -> str:
-    """What the lines of groups of one world are, and which world."""
-    counts = sorted({len(group.reward) for group in groups})
-    seeds = f"mean and 95% interval of the mean over {span(counts)} seeds"
-    world = f", env.respawn={groups[0].respawn}" if groups[0].respawn else ""
-    return ("one seed" if counts == [1] else seeds) + world
-
-
-def _new_figure(height: float, rows: int = 1) -> tuple[Any, list[Any]]:
-    """A figure of a page's width, and its axes, one below the other over the same steps."""
-    figure, axes = pyplot().subplots(
-        rows, 1, figsize=(WIDTH, height), layout="constrained", sharex=True, squeeze=False
-    )
-    return figure, list(axes[:, 0])
-
-
-def _draw(axes: Any, curve: _Curve) -> None:
-    known = np.isfinite(curve.y.mean)  # the line goes on over a bin that lies across a swap
-    x, (mean, low, high) = curve.x[known], (values[known] for values in curve.y)
-    axes.fill_between(x, low, high, color=curve.style["color"], alpha=0.2, linewidth=0)
-    axes.plot(x, mean, label=curve.label, **curve.style)
-
-
-def _label_ends(axes: Any, curves: list[_Curve]) -> None:
-    """Writes labels right of the axes, as near to the ends of their lines as none overlaps.
-
-    Args:
-        axes: with all lines drawn.
-        curves: by their final values, largest first.
-    """
-    low, high = axes.get_ylim()
-    line = LINE_OF_TEXT / (axes.figure.get_figheight() - 0.8)  # of the height of the axes
-    heights = [line * (1.3 + curve.label.count("\n")) for curve in curves]
-    places, top = [], 1.0
-    for curve, height in zip(curves, heights, strict=True):
-        end = (float(curve.y.mean[-1]) - low) / (high - low)
-        places.append(min(end, top - height / 2))
-        top = places[-1] - height / 2
-    bottom = 0.0
-    for index in reversed(range(len(curves))):
-        places[index] = max(places[index], bottom + heights[index] / 2)
-        bottom = places[index] + heights[index] / 2
-    for curve, place in zip(curves, places, strict=True):
-        outside = {"transform": axes.transAxes, "clip_on": False}
-        axes.plot([1.015, 1.085], [place, place], **curve.style, **outside)
-        axes.text(1.1, place, curve.label, va="center", fontsize=8, **outside)
-
-
-def _finish(figure: Any, title: str, stem: Path) -> None:
-    """Title, a legend of all lines above the panels, and the files."""
-    handles, labels = figure.axes[-1].get_legend_handles_labels()
-    columns = max(1, min(len(labels), 112 // (max(map(len, labels)) + 9)))  # 112 letters a line
-    rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + LINE_OF_TEXT * (rows + 0.5))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=3.5)
-    figure.axes[0].set_title(title, fontsize=9)
-    figure.align_ylabels()
-    save(figure, stem)

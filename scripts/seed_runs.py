@@ -21,7 +21,7 @@ _NOT_OF_THE_GROUP = (
     *("learner.devices", "learner.gpu_memory"),
     *("learner.processes", "learner.process", "learner.coordinator"),
 )
-_CHANGES = "greedy_changes"  # no name of a hyper-parameter
+_CHANGES, _RETURN = "greedy_changes", "episode_return"  # no names of hyper-parameters
 _MOST_FRAMES = 2**53  # what a double counts exactly
 _LARGEST = 1e30  # reward of a point
 _SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
@@ -38,6 +38,7 @@ class SeedRun(NamedTuple):
     reward: np.ndarray  # [S, N] sums
     meta: dict[str, np.ndarray]  # [S, N] mean values of each learned hyper-parameter
     greedy_changes: np.ndarray | None  # [S, N]; of Q(lambda) that learns its epsilon
+    episode_return: np.ndarray | None  # [S, N], NaN where no episode ended; None without episodes
     faults: tuple[str, ...] = ()  # what of its files cannot be read, and is left out
 
 
@@ -51,6 +52,7 @@ class Group(NamedTuple):
     reward: np.ndarray  # [S, N]
     meta: dict[str, np.ndarray]  # [S, N]
     greedy_changes: np.ndarray | None  # [S, N]; None where a run of it has none
+    episode_return: np.ndarray | None  # [S, N]; likewise
 
     def setting(self, key: str) -> Any:
         """The value of a dotted configuration key; None where there is none."""
@@ -67,6 +69,13 @@ class Group(NamedTuple):
         """What a collection places anew: which of the two grid worlds its totals are of."""
         here = self.setting("env.suite") == "two_colours" and self.setting("env.respawn")
         return shown(here) if here else None
+
+    @property
+    def world(self) -> str:
+        """What is played: results of different worlds share no figure."""
+        if self.respawn:
+            return f"env.respawn={self.respawn}"
+        return f"env.game={shown(self.setting('env.game'))}"
 
 
 def read(path: Path) -> SeedRun:
@@ -88,9 +97,16 @@ def read(path: Path) -> SeedRun:
     meta = {shown(n.removeprefix(prefix)): v for n, v in arrays.items() if n.startswith(prefix)}
     summary, faults = read_summary(path)
     config, more = read_config(path)
-    status, changes = summary.get("status", "unfinished"), arrays.get(_CHANGES)
-    frames, seeds, reward = (arrays[name] for name in ("frames", "seeds", "reward"))
-    return SeedRun(path, config, status, frames, seeds, reward, meta, changes, (*faults, *more))
+    return SeedRun(
+        path,
+        config,
+        summary.get("status", "unfinished"),
+        *(arrays[name] for name in ("frames", "seeds", "reward")),
+        meta,
+        arrays.get(_CHANGES),
+        arrays.get(_RETURN),
+        (*faults, *more),
+    )
 
 
 def _fault(arrays: dict[str, np.ndarray]) -> str | None:
@@ -106,7 +122,7 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
         kinds = "iu" if name in ("frames", "seeds") else "iuf"
         if values.dtype.kind not in kinds:
             return f"is damaged: {name} holds no numbers"
-        per_seed = name in ("reward", _CHANGES) or name.startswith("meta/")
+        per_seed = name in ("reward", _CHANGES, _RETURN) or name.startswith("meta/")
         if per_seed and values.shape != (shape := (len(seeds), len(frames))):
             return f"is damaged: {name} has shape {values.shape}, not {shape} (seeds, points)"
     if frames[0] <= 0 or (frames[1:] <= frames[:-1]).any() or frames[-1] > _MOST_FRAMES:
@@ -155,25 +171,28 @@ def _pooled(label: str, members: list[SeedRun]) -> Group:
     rewards, means = zip(*(_on_grid(run, grid) for run in members), strict=True)
     reward = np.concatenate(rewards)
     meta = {name: np.concatenate([of_run[name] for of_run in means]) for name in members[0].meta}
-    changes = [of_run[_CHANGES] for of_run in means if _CHANGES in of_run]
-    greedy_changes = np.concatenate(changes) if len(changes) == len(members) else None
+    further: list[np.ndarray | None] = []
+    for name in (_CHANGES, _RETURN):
+        known = [of_run[name] for of_run in means if name in of_run]
+        further.append(np.concatenate(known) if len(known) == len(members) else None)
     status = _status(members, int(grid[-1]))
     for name, values in meta.items():  # those points are left out of every mean
         if unknown := int((~np.isfinite(values)).any(1).sum()):
             status += f"; {name} is not always finite in {unknown} of {len(reward)} seeds"
-    return Group(label, members[0].config, status, grid, reward, meta, greedy_changes)
+    return Group(label, members[0].config, status, grid, reward, meta, *further)
 
 
-def by_world(groups: list[Group]) -> dict[str | None, list[Group]]:
-    """Groups by `respawn`: totals of different worlds are not compared."""
-    worlds = sorted({group.respawn for group in groups}, key=str)
-    return {world: [group for group in groups if group.respawn == world] for world in worlds}
+def by_world(groups: list[Group]) -> dict[str, list[Group]]:
+    """Groups by `world`."""
+    worlds = sorted({group.world for group in groups})
+    return {world: [group for group in groups if group.world == world] for world in worlds}
 
 
 def _on_grid(run: SeedRun, grid: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Reward [S, N] and what is a mean [S, N], by name, at points that end at `grid` [N]."""
     count = len(grid)
-    means = run.meta if run.greedy_changes is None else {**run.meta, _CHANGES: run.greedy_changes}
+    further = {_CHANGES: run.greedy_changes, _RETURN: run.episode_return}
+    means = {**run.meta, **{name: v for name, v in further.items() if v is not None}}
     if np.array_equal(run.frames[:count], grid):
         return run.reward[:, :count], {name: v[:, :count] for name, v in means.items()}
     edges = np.concatenate([[0], grid])

@@ -6,6 +6,7 @@ import numpy as np
 
 from scripts.seed_runs import Group
 from scripts.seed_statistics import (
+    binned_means,
     binned_sums,
     mean_interval,
     rise_after_swap,
@@ -30,11 +31,13 @@ _PUBLISHED_WITHOUT_CONTEXT = {
 _SOURCE = "published total (std): Luketina et al. 2022"
 _PUBLISHED_FRAMES, _PUBLISHED_PERIOD, _PUBLISHED_RESPAWN = 10_000_000, 100_000, "all"
 
+_OF_EPISODES = ("episode return, last 10%", "95% low of it", "95% high of it")
+
 
 def table_rows(groups: list[Group]) -> list[dict[str, Any]]:
     """A row for each group; None where a column means nothing for it."""
     rows = [_row(group) for group in groups]
-    for column in ("respawn", "swap period", "epsilon", _SOURCE):
+    for column in ("respawn", "swap period", "epsilon", _SOURCE, *_OF_EPISODES):
         if all(row[column] is None for row in rows):
             for row in rows:
                 del row[column]
@@ -67,9 +70,20 @@ def _row(group: Group) -> dict[str, Any]:
         "total reward std": _number(total.std(ddof=1)) if len(total) > 1 else None,
         _SOURCE: _published(group),
         "reward per step, last 10%": _number(tenth.mean()),
+        **dict(zip(_OF_EPISODES, _last_returns(group), strict=True)),
         "rise after swap": _rise(group),
         "status": group.status,
     }
+
+
+def _last_returns(group: Group) -> tuple[float | None, float | None, float | None]:
+    """Mean return of the episodes of the last tenth, and its interval over seeds."""
+    if group.episode_return is None:
+        return None, None, None
+    end = float(group.frames[-1])
+    edges = np.array([0.9 * end, end])
+    interval = mean_interval(binned_means(group.frames, group.episode_return, edges)[:, 0])
+    return _number(interval.mean), _number(interval.low), _number(interval.high)
 
 
 def _rise(group: Group) -> float | str | None:

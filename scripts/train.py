@@ -128,7 +128,8 @@ def with_own_schedule(config: Config, path: Path) -> Config:
     return config.model_copy(update={"hyperparameters_from": str(copy)})
 
 
-def _keep_schedule(config: Config, path: Path) -> None:
+def keep_schedule(config: Config, path: Path) -> None:
+    """Copies the run whose hyper-parameters are replayed, as `with_own_schedule` reads it."""
     copy = path / _SCHEDULE
     if config.hyperparameters_from is not None and not copy.is_dir():
         partial = path / f"{_SCHEDULE}.partial"
@@ -235,7 +236,7 @@ def _lead(
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)
         with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
-            _keep_schedule(config, path)
+            keep_schedule(config, path)
             _say_if_schedule_moved(earlier, config, progress)
             _learn(config, agent, state, progress, checkpoints, record, stop)
         print(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")

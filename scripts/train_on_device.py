@@ -4,32 +4,41 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from actors.on_device import DeviceEnvironment
 from agents.algorithm import Algorithm
 from configs.schema import Config
 from scripts import jax_environment, memory, on_device, runtime
-from scripts.check import RunFailed
+from scripts.check import RunFailed, is_on_policy
 from scripts.runs import SEEDS_FILE
 from scripts.train import (
     Record,
     hold,
+    keep_schedule,
     loop_settings,
     open_checkpoints,
     say_without_effect,
     starting_point,
+    with_own_schedule,
 )
 
 
-def check_memory(config: Config, algorithm: Algorithm) -> None:
-    """Refuses a run whose state surely does not fit into this machine's memory.
+def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algorithm) -> None:
+    """Refuses a run that surely does not fit into this machine's memory.
 
     Raises:
         ConfigError: one line with the sum and the keys that decide it.
     """
     keys = ("seeds", "learner.unroll_length", "meta.hidden", "meta.bootstrap_steps")
-    state = memory.Need(
-        "the state of all seeds", on_device.state_bytes(algorithm, config.seeds), keys
-    )
-    memory.require(config, [state], memory.memory_bytes())
+    state = on_device.state_bytes(algorithm, config.seeds)
+    needs = [memory.Need("the state of all seeds", state, keys)]
+    if not is_on_policy(config):
+        batch = on_device.batch_bytes(config, environment)
+        keys = ("learner.batch_size", "learner.unroll_length", *_STEPS_OF_BATCHES)
+        needs.append(memory.Need("batches", algorithm.online * batch, keys))
+    memory.require(config, needs, memory.memory_bytes())
+
+
+_STEPS_OF_BATCHES = ("meta.inner_steps", "meta.bootstrap_steps")
 
 
 def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
@@ -55,8 +64,8 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     from learner.seed_curves import SeedCurves
 
     environment = on_device.build_environment(config.env)
-    algorithm = on_device.build_algorithm(config, environment)
-    check_memory(config, algorithm)
+    algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
+    check_memory(config, environment, algorithm)
     learner = on_device.build_seeds_learner(config, algorithm)
     say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)
@@ -73,6 +82,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
         progress.starts += 1
         record = Record(config, path, environment.num_actions)
         stack.enter_context(contextlib.closing(record))
+        keep_schedule(config, path)
 
         def save(state: SeedsState, progress: Progress) -> None:
             curves.save()  # first: a checkpoint without its curves could not be resumed

@@ -16,13 +16,21 @@ from actors.environments.vector import EnvironmentSpec, Timestep
 ROWS, COLUMNS, ACTIONS = 10, 5, 3
 
 
+class Board(NamedTuple):
+    """One board; int32 each."""
+
+    ball_row: jax.Array
+    ball_column: jax.Array
+    paddle: jax.Array  # column
+
+
 class CatchState(NamedTuple):
-    """One board."""
+    """One board that draws its balls itself."""
 
     key: jax.Array  # typed PRNG key
-    ball_row: jax.Array  # int32
-    ball_column: jax.Array  # int32
-    paddle: jax.Array  # int32, column
+    ball_row: jax.Array  # as in `Board`
+    ball_column: jax.Array
+    paddle: jax.Array
 
 
 class CatchStep(NamedTuple):
@@ -34,31 +42,53 @@ class CatchStep(NamedTuple):
     valid: jax.Array
 
 
-def reset(key: jax.Array) -> CatchState:
-    """A new ball at the top, the paddle in the middle."""
-    key, draw = jax.random.split(key)
-    column = jax.random.randint(draw, (), 0, COLUMNS)
-    return CatchState(key, jnp.zeros((), jnp.int32), column, jnp.full((), COLUMNS // 2, jnp.int32))
+def new_ball(column: jax.Array) -> Board:
+    """A ball at the top, the paddle in the middle."""
+    return Board(jnp.zeros((), jnp.int32), column, jnp.full((), COLUMNS // 2, jnp.int32))
 
 
-def observe(state: CatchState) -> jax.Array:
+def observe(board: Board | CatchState) -> jax.Array:
     """The board as a vector [50] uint8."""
-    board = jnp.zeros((ROWS, COLUMNS), jnp.uint8)
-    board = board.at[state.ball_row, state.ball_column].set(255)
-    return board.at[ROWS - 1, state.paddle].set(255).reshape(-1)
+    cells = jnp.zeros((ROWS, COLUMNS), jnp.uint8)
+    cells = cells.at[board.ball_row, board.ball_column].set(255)
+    return cells.at[ROWS - 1, board.paddle].set(255).reshape(-1)
+
+
+def play(board: Board, action: jax.Array, column: jax.Array) -> tuple[Board, CatchStep]:
+    """One step; where the ball is down already, the action is ignored and a new one starts.
+
+    Args:
+        board: before the step.
+        action: [] integer: left, stay, right.
+        column: of the ball that would start.
+    """
+    down = board.ball_row == ROWS - 1
+    paddle = jnp.clip(board.paddle + action - 1, 0, COLUMNS - 1)
+    moved = Board(board.ball_row + 1, board.ball_column, paddle)
+    board = jax.tree.map(lambda a, b: jnp.where(down, a, b), new_ball(column), moved)
+    ended = ~down & (board.ball_row == ROWS - 1)
+    caught = jnp.where(board.ball_column == board.paddle, 1.0, -1.0)
+    reward = jnp.where(ended, caught, 0.0).astype(jnp.float32)
+    return board, CatchStep(observe(board), reward, ended, ~down)
+
+
+def reset(key: jax.Array) -> CatchState:
+    """The first ball."""
+    key, column = _draw(key)
+    return CatchState(key, *new_ball(column))
 
 
 def step(state: CatchState, action: jax.Array) -> tuple[CatchState, CatchStep]:
-    """One step; where the ball is down already, the action is ignored and a new one starts."""
-    down = state.ball_row == ROWS - 1
-    paddle = jnp.clip(state.paddle + action - 1, 0, COLUMNS - 1)
-    moved = state._replace(ball_row=state.ball_row + 1, paddle=paddle)
-    fresh = reset(state.key)
-    state = jax.tree.map(lambda a, b: jnp.where(down, a, b), fresh, moved)
-    ended = ~down & (state.ball_row == ROWS - 1)
-    caught = jnp.where(state.ball_column == state.paddle, 1.0, -1.0)
-    reward = jnp.where(ended, caught, 0.0).astype(jnp.float32)
-    return state, CatchStep(observe(state), reward, ended, ~down)
+    """One step, as `play`."""
+    key, column = _draw(state.key)
+    board, result = play(Board(*state[1:]), action, column)
+    return CatchState(jnp.where(result.valid, state.key, key), *board), result
+
+
+def _draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The next key, and a ball's column."""
+    key, draw = jax.random.split(key)
+    return key, jax.random.randint(draw, (), 0, COLUMNS)
 
 
 class Catch:

@@ -5,6 +5,14 @@ from typing import Any
 
 from actors.environments.vector import EnvironmentSpec, VectorEnvironment
 
+# Where the games of each suite can be played: `actors.runtime`.
+RUNTIMES: dict[str, tuple[str, ...]] = {
+    "atari": ("ray", "in_process"),
+    "catch": ("ray", "in_process", "on_device"),
+    "gymnasium": ("ray", "in_process"),
+    "two_colours": ("on_device",),
+}
+
 
 def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
     """Makes `num_envs` environments; the suite's own packages are imported only here.

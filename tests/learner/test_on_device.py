@@ -8,6 +8,7 @@ from configs.load import load
 from learner.checkpoint import Checkpoints
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.on_device import run
+from scripts.check import check
 from scripts.on_device import build_algorithm, build_environment, build_seeds_learner
 
 # Each agent's own shape of a cycle.
@@ -23,10 +24,24 @@ SHORT = {
 
 
 def _learner(*overrides, name="bmg"):
-    config = load(
+    return _built(
         f"two_colours/{name}",
-        ["env.swap_period=100", "learner.devices=1", *SHORT[name], *overrides],
+        *("env.swap_period=100", "learner.devices=1", *SHORT[name], *overrides),
     )
+
+
+def _catch(*overrides, name="bmg"):
+    """The learner of an agent that plays before each step."""
+    return _built(
+        f"catch/{name}",
+        *("actors.runtime=on_device", "learner.batch_size=4", "learner.devices=1"),
+        *("meta.keep_bootstrapped=true", *overrides),
+    )
+
+
+def _built(*given):
+    config = load(given[0], given[1:])
+    check(config)
     return build_seeds_learner(config, build_algorithm(config, build_environment(config.env)))
 
 
@@ -113,7 +128,9 @@ def test_every_agent_runs_and_counts_its_steps(name):
     of_q = name.startswith("q_lambda_bmg")
     names = ["entropy_cost"] if name == "mg" else ["epsilon"] if of_q else []
     learned = [f"meta/{x}" for x in names]
-    of_meta = {f"meta/gradient/{x}" for x in names} | {*learned, *(["meta/loss"] if names else [])}
+    of_meta = {*learned, *(f"meta/{kind}/{x}" for x in names for kind in ("gradient", "step"))}
+    if names:
+        of_meta |= {"meta/loss", "meta/gradient_norm", "meta/target_distance"}
     if of_q:
         of_meta |= {"meta/greedy_changes"}
     assert {k for k in metrics[0] if k.startswith("meta/")} == of_meta
@@ -206,3 +223,31 @@ def test_greedy_changes_are_kept_beside_the_learned_epsilon():
     assert len({round(share, 6) for share in changes.ravel().tolist()}) == 4
     assert lines[-1]["meta/greedy_changes"] == pytest.approx(changes[-1].mean(), rel=1e-6)
     assert list(points[0].hyperparameters) == ["meta/epsilon"]
+
+
+def test_an_agent_that_plays_before_its_steps(tmp_path):
+    """Seeds of their own, episodes in points and lines, and a checkpoint to go on from exactly."""
+    learner = _catch("seed=5", "seeds=2")
+    assert learner.steps == learner.updates * 4 * 20
+    points, lines, progress = [], [], Progress()
+    state = _run(learner, learner.initial_state(), progress, 2 * learner.steps, points, lines)
+    weights = jax.tree.leaves(state.inner.inner.inner.params)[0]
+    assert not np.array_equal(weights[0], weights[1])
+    np.testing.assert_array_equal(state.inner.inner.updates, progress.updates)
+    returns = np.asarray([point.episode_return for point in points])
+    assert returns.shape == (2, 2)
+    assert ((returns >= -1.0) & (returns < 0.5)).all()
+    assert set(points[0].hyperparameters) == {
+        f"meta/{name}" for name in load("catch/bmg").meta.learned
+    }
+    assert progress.episodes == pytest.approx(2 * 2 * learner.steps / 10, rel=0.1)
+    assert lines[-1]["episodes"] == progress.episodes
+    assert lines[-1]["episode_length"] == 9.0
+    assert lines[-1]["episode_return"] == pytest.approx(returns[-1].mean(), abs=0.05)
+    # Each seed is a run of its own; what was saved goes on as if nothing had happened.
+    halfway, _ = _after(learner, 1)
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(halfway, Progress())
+    restored = checkpoints.restore(learner.initial_state())[0]
+    _assert_same(_after(learner, 1, restored)[0], _after(learner, 2)[0])
+    _assert_same(_after(learner, 2)[0], state)

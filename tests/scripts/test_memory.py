@@ -14,7 +14,7 @@ def _check(source, overrides=()):
     check(config)
     if runs_on_device(config):
         environment = on_device.build_environment(config.env)
-        check_memory(config, on_device.build_algorithm(config, environment))
+        check_memory(config, environment, on_device.build_algorithm(config, environment))
     else:
         memory.check_memory(config, build.probe_environment(config))
 

@@ -470,7 +470,7 @@ def test_worlds_are_not_mixed(tmp_path, capsys):
         for world in ("all", "object"):
             assert (out / f"{name}_respawn_{world}.png").exists()
         assert not (out / f"{name}.png").exists()
-    assert "2 worlds, env.respawn=all and object" in capsys.readouterr().out
+    assert "2 worlds, env.respawn=all and env.respawn=object" in capsys.readouterr().out
     assert "2 worlds" in (out / "index.html").read_text()
 
 

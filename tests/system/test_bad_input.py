@@ -166,6 +166,7 @@ def test_help_has_an_example(command):
         ("bmg", ["meta.keep_bootstrapped=false"], ["meta.keep_bootstrapped=False", "true"]),
         ("bmg", ["env.game=pong"], ["env.game=pong", "'two_colours'"]),
         ("bmg", ["env.respawn=agent"], ["env.respawn=agent", "object, all"]),
+        ("bmg", ["actors.runtime=in_process"], ["actors.runtime=in_process", "has on_device"]),
         ("mg", ["meta.bootstrap_steps=2"], ["meta.bootstrap_steps=2", "agent.algorithm=mg"]),
         ("q_lambda", ["learner.unroll_length=16"], ["learner.unroll_length=16", "must be 1"]),
         ("q_lambda_bmg", ["meta.learned=[discount]"], ["meta.learned=discount", "epsilon"]),
@@ -193,7 +194,26 @@ def test_two_colours(tmp_path, name, overrides, parts):
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("seeds=3", "two_colours"),
+        ("meta.bootstrap_steps=2", "meta.keep_bootstrapped=true"),
+        ("replay.unrolls=2", "must be 0"),
+        ("evaluation.every_frames=100", "must be 0"),
+        ("learner.processes=2", "seed, seeds"),
+        ("learner.unroll_length=1e9", "GiB"),
+        ("agent.network=deeep", "shallow"),
+    ],
+)
+def test_what_no_game_on_the_device_has(tmp_path, override, part):
+    folder = tmp_path / "run"
+    given = ("actors.runtime=on_device", "meta.bootstrap_steps=1", override)
+    result = bmg("train", "catch/bmg", *given, "--run-dir", folder)
+    _refused(result, folder, override.split("=")[0], part)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("seeds=3", "actors.runtime=on_device"),
+        ("actors.runtime=on_device", "ray, in_process"),
         ("agent.algorithm=q_lambda", "impala, stacx, bmg"),
         ("agent.network=separate", "shallow_atari"),
         ("meta.learned=[epsilon]", "no gradient"),
