@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from actors.environments import catch, two_colours
+from actors.environments.minatar.games import make_game
 from actors.environments.two_colours import Respawn
 from agents.networks import Network, Params
 from agents.playing import Episodes
@@ -86,6 +87,64 @@ def make_catch() -> DeviceEnvironment:
         num_actions=catch.ACTIONS,
         observation_shape=(catch.ROWS * catch.COLUMNS,),
         observation_dtype=jnp.uint8,
+    )
+
+
+class _Limited(NamedTuple):
+    """A game whose episodes may be cut."""
+
+    game: Any
+    steps: jax.Array  # int32, of the episode
+
+
+def make_minatar(
+    name: str,
+    *,
+    sticky_actions: float,
+    ramping: bool,
+    minimal_actions: bool,
+    max_episode_steps: int,
+) -> DeviceEnvironment:
+    """A game of MinAtar, after whose end a step is the reset.
+
+    Args:
+        name: of the game.
+        sticky_actions: probability that the last action is repeated.
+        ramping: whether it becomes harder.
+        minimal_actions: the game's own actions instead of all six.
+        max_episode_steps: at which an episode is cut, with a discount of 1.
+    """
+    game = make_game(
+        name,
+        sticky_actions=sticky_actions,
+        ramping=ramping,
+        minimal_actions=minimal_actions,
+    )
+
+    def reset(key: jax.Array) -> _Limited:
+        draws = jax.random.uniform(key, (game.start_draws,))
+        return _Limited(game.start(draws), jnp.zeros((), jnp.int32))
+
+    def step(state: _Limited, action: jax.Array, draws: jax.Array) -> tuple[_Limited, Reply]:
+        is_reset = state.game.over
+        played, reward, over = game.step(state.game, action, draws[: game.step_draws])
+        steps = jnp.where(is_reset, 0, state.steps + 1)
+        ended = ~is_reset & (over | (steps >= max_episode_steps))
+        first = game.restart(state.game, draws[game.step_draws :])
+        following = jax.tree.map(
+            lambda a, b: jnp.where(is_reset, a, b), first, played._replace(over=ended)
+        )
+        discount = jnp.where(over & ~is_reset, 0.0, 1.0)
+        return _Limited(following, steps), Reply(reward, discount, ended, ~is_reset)
+
+    return DeviceEnvironment(
+        reset=reset,
+        observe=lambda state: game.observe(state.game),
+        step=step,
+        num_actions=game.num_actions,
+        observation_shape=game.observation_shape,
+        observation_dtype=jnp.bool_,
+        draws=game.step_draws + game.start_draws,
     )
 
 
@@ -170,7 +229,7 @@ def make_players(
             steps = players.episode_length + reply.valid
             done = reply.ended
             episodes = Episodes(
-                count=jnp.sum(done, dtype=jnp.float32),
+                ended=jnp.sum(done, dtype=jnp.float32),
                 returns=jnp.sum(jnp.where(done, score, 0.0)),
                 steps=jnp.sum(jnp.where(done, steps, 0), dtype=jnp.float32),
             )

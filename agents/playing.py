@@ -21,7 +21,7 @@ from agents.update import Metrics
 class Episodes(NamedTuple):
     """Sums over the episodes that have ended, [] float32 each."""
 
-    count: jax.Array
+    ended: jax.Array  # how many
     returns: jax.Array  # of unclipped rewards
     steps: jax.Array
 
@@ -72,7 +72,7 @@ def playing(algorithm: Algorithm, reset: Callable[[jax.Array], Any], unroll: Unr
             **of_updates,
             "reward": jnp.sum(jnp.where(batches.valid, batches.reward, 0.0)),
             "updates": count,
-            "episodes": episodes.count,
+            "episodes": episodes.ended,
             "episode_returns": episodes.returns,
             "episode_steps": episodes.steps,
         }

@@ -52,27 +52,32 @@ class _Group(BaseModel):
 class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
-    suite: Literal["atari", "catch", "gymnasium", "two_colours"] = "atari"
-    """Where the game comes from. two_colours needs actors.runtime=on_device."""
+    suite: Literal["atari", "catch", "gymnasium", "minatar", "two_colours"] = "atari"
+    """Where the game comes from. minatar and two_colours need actors.runtime=on_device."""
     game: str = "pong"
-    """Atari: a name from `bmg games`. Gymnasium: an environment id. Else the suite's own name."""
+    """Atari: a name from `bmg games`. Gymnasium: an environment id. minatar: asterix, breakout,
+    freeway, seaquest or space_invaders. Else the suite's own name."""
     frame_skip: int = Field(default=4, ge=1, le=1_000)
     """Emulator frames for each step, the action repeated; 1 where nothing is skipped."""
     frame_stack: int = Field(default=4, ge=1, le=1_000)
     """Frames in an observation; Atari only, else 1."""
     sticky_actions: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability that the emulator repeats the last action (Machado et al. 2018 use 0.25)."""
+    """Probability that the game repeats the last action (Machado et al. 2018 use 0.25, MinAtar
+    0.1)."""
     full_action_space: bool = False
-    """All 18 actions (Skiing: 9) instead of the game's own."""
+    """All 18 actions (Skiing: 9; minatar: 6) instead of the game's own."""
     noop_max: int = Field(default=30, ge=0, le=10_000)
     """At most this many no-ops begin an episode, a uniform draw from 0."""
     max_episode_frames: int = Field(default=108_000, ge=1)
-    """Emulator frames after which an Atari episode is cut; a cut bootstraps, an ending does not."""
+    """Emulator frames (minatar: steps) after which an episode is cut; a cut bootstraps, an ending
+    does not."""
     reward_clip: float = Field(default=0.0, ge=0.0)
     """The learner clips rewards to [-reward_clip, reward_clip]; 0 does not clip. Left out, it is 1
     for Atari."""
     life_loss_discount: float = Field(default=0.0, ge=0.0, le=1.0)
     """Discount of the step that loses a life: 0 ends the return there, 1 ignores lives."""
+    ramping: bool = True
+    """minatar: asterix, seaquest and space_invaders become harder as an episode goes on."""
     swap_period: int = Field(default=100_000, ge=1, le=2**29)
     """two_colours: steps after which the two objects' rewards swap."""
     respawn: Literal["object", "all"] = "object"
@@ -133,11 +138,12 @@ class AgentConfig(_FixedValues):
     meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients. two_colours has an
     on-policy actor_critic, mg (it, and plain meta-gradients) and bmg; and an epsilon-greedy
     q_lambda, whose epsilon q_lambda_bmg learns."""
-    network: Literal["shallow", "shallow_atari", "deep", "separate"] = "shallow"
+    network: Literal["shallow", "shallow_atari", "deep", "small", "separate"] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
-    its three for Atari; deep: residual. They take images [H, W, C] of at least 20, 36 and 1 pixels
-    a side. Vector observations: two dense layers of 128, whatever of these is set; separate: two
-    of 256 for the policy and two more for the value."""
+    its three for Atari; deep: residual; small: MinAtar's one, for boards. They take images
+    [H, W, C] of at least 20, 36, 1 and 3 pixels a side. Vector observations: two dense layers of
+    128, whatever of these is set; separate: two of 256 for the policy and two more for the
+    value."""
     auxiliary_heads: int = Field(default=0, ge=0, le=16)
     """More policies and values on the same torso, each with its own hyper-parameters; they never
     act."""
@@ -282,8 +288,8 @@ class ActorsConfig(_Group):
 
     runtime: Literal["ray", "in_process", "on_device"] = "ray"
     """in_process: the same loop without Ray, bit-for-bit repeatable. on_device: the game is part of
-    the learner's program (catch, two_colours), so there are no actors, and `seeds` many runs can
-    share it; learner.batch_size is the number of games of each."""
+    the learner's program (catch, minatar, two_colours), so there are no actors, and many runs
+    (`seeds`) can share it; learner.batch_size is the number of games of each."""
     mode: Literal["fast", "strict"] = "fast"
     """strict: fixed order and a policy lag of exactly one learner step; curves do not depend on
     speed."""
@@ -392,15 +398,15 @@ class Config(_Group):
     def _grid_world_has_no_actors(cls, values: Any) -> Any:
         # Its configurations did not say where it plays while it could not play anywhere else.
         if not isinstance(values, dict):
-            return cast(Any, values)
+            return values
         given = cast(dict[str, Any], values)
-        env, actors = (cast(Any, given.get(group, {})) for group in ("env", "actors"))
-        if (
-            (isinstance(env, dict) and isinstance(actors, dict))
-            and cast(Any, env).get("suite") == "two_colours"
-            and cast(Any, actors).get("runtime", "ray") == "ray"
-        ):
-            return {**given, "actors": {**actors, "runtime": "on_device"}}
+        env: Any = given.get("env")
+        actors: Any = given.get("actors", {})
+        if not isinstance(env, dict) or not isinstance(actors, dict):
+            return given
+        played, by = cast(dict[str, Any], env), cast(dict[str, Any], actors)
+        if played.get("suite") == "two_colours" and by.get("runtime", "ray") == "ray":
+            return {**given, "actors": {**by, "runtime": "on_device"}}
         return given
 
     @field_validator("hyperparameters_from")

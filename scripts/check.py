@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.environments import atari_games
-from actors.environments.suites import RUNTIMES
+from actors.environments.suites import SUITES
 from actors.environments.vector import EnvironmentSpec
 from actors.ray_address import ask_head
 from actors.ray_folder import ray_folder
@@ -20,13 +20,6 @@ from configs.load import ConfigError, ConfigErrors
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.run_folder import LOCK
 
-_ATARI_ONLY = (
-    "sticky_actions",
-    "full_action_space",
-    "noop_max",
-    "max_episode_frames",
-    "life_loss_discount",
-)
 _FILES = ("config.yaml", "metrics.jsonl", "summary.json", "log.txt", "seeds.npz", LOCK)
 _ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
@@ -164,7 +157,7 @@ def is_on_policy(config: Config) -> bool:
 
 
 def _check_runtime(config: Config) -> None:
-    allowed, runtime = RUNTIMES[config.env.suite], config.actors.runtime
+    allowed, runtime = SUITES[config.env.suite].runtimes, config.actors.runtime
     if runtime not in allowed:
         raise ConfigError(
             f"actors.runtime={runtime}: env.suite={config.env.suite} has {', '.join(allowed)}"
@@ -393,36 +386,40 @@ def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
 
 def _check_game(config: Config) -> None:
     env = config.env
-    for key in ("swap_period", "respawn", "collection_discount"):
-        default = EnvironmentConfig.model_fields[key].default
-        if env.suite != "two_colours" and getattr(env, key) != default:
-            raise ConfigError(
-                f"env.{key}={getattr(env, key)}: only env.suite=two_colours knows it; leave it at "
-                f"{default}"
-            )
+    suite = SUITES[env.suite]
+    _check_env_keys(env)
     if env.suite != "atari" and config.evaluation.protocol != "training":
         raise ConfigError(
             f"evaluation.protocol={config.evaluation.protocol}: only env.suite=atari knows it; use "
             "training"
         )
-    if env.suite == "atari":
-        if env.game not in atari_games.BY_NAME:
-            raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")
-        return
-    if env.suite in ("catch", "two_colours") and env.game != env.suite:
-        raise ConfigError(f"env.game={env.game}: env.suite={env.suite} has one game, {env.suite!r}")
-    for key in _ATARI_ONLY:
+    if env.suite == "atari" and env.game not in atari_games.BY_NAME:
+        raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")
+    if suite.games is not None and env.game not in suite.games:
+        games = ", ".join(map(repr, suite.games))
+        count = "one game" if len(suite.games) == 1 else f"{len(suite.games)} games"
+        raise ConfigError(f"env.game={env.game}: env.suite={env.suite} has {count}, {games}")
+
+
+def _check_env_keys(env: EnvironmentConfig) -> None:
+    """Refuses keys that act nowhere in the suite."""
+    for key in dict.fromkeys(key for suite in SUITES.values() for key in suite.keys):
+        if key in SUITES[env.suite].keys:
+            continue
+        value = getattr(env, key)
+        if key in ("frame_skip", "frame_stack"):
+            if value != 1:
+                raise ConfigError(
+                    f"env.{key}={value}: must be 1 for env.suite={env.suite}, which skips and "
+                    "stacks nothing"
+                )
+            continue
         default = EnvironmentConfig.model_fields[key].default
-        if getattr(env, key) != default:
+        if value != default:
+            knowing = " and ".join(name for name, suite in SUITES.items() if key in suite.keys)
+            verb = "know" if " and " in knowing else "knows"
             raise ConfigError(
-                f"env.{key}={getattr(env, key)}: only env.suite=atari knows it; leave it at "
-                f"{default}"
-            )
-    for key in ("frame_skip", "frame_stack"):
-        if getattr(env, key) != 1:
-            raise ConfigError(
-                f"env.{key}={getattr(env, key)}: must be 1 for env.suite={env.suite}, "
-                "which skips and stacks nothing"
+                f"env.{key}={value}: only env.suite={knowing} {verb} it; leave it at {default}"
             )
 
 

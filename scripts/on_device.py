@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from actors.on_device import (
     DeviceEnvironment,
     make_catch,
+    make_minatar,
     make_players,
     make_two_colours,
     make_unroll,
@@ -58,6 +59,14 @@ def build_environment(env: EnvironmentConfig) -> DeviceEnvironment:
     """What is played."""
     if env.suite == "catch":
         return make_catch()
+    if env.suite == "minatar":
+        return make_minatar(
+            env.game,
+            sticky_actions=env.sticky_actions,
+            ramping=env.ramping,
+            minimal_actions=not env.full_action_space,
+            max_episode_steps=env.max_episode_frames,
+        )
     return make_two_colours(env.swap_period, env.respawn, env.collection_discount)
 
 

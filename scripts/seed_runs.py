@@ -101,7 +101,9 @@ def read(path: Path) -> SeedRun:
         path,
         config,
         summary.get("status", "unfinished"),
-        *(arrays[name] for name in ("frames", "seeds", "reward")),
+        arrays["frames"],
+        arrays["seeds"],
+        arrays["reward"],
         meta,
         arrays.get(_CHANGES),
         arrays.get(_RETURN),
@@ -179,7 +181,7 @@ def _pooled(label: str, members: list[SeedRun]) -> Group:
     for name, values in meta.items():  # those points are left out of every mean
         if unknown := int((~np.isfinite(values)).any(1).sum()):
             status += f"; {name} is not always finite in {unknown} of {len(reward)} seeds"
-    return Group(label, members[0].config, status, grid, reward, meta, *further)
+    return Group(label, members[0].config, status, grid, reward, meta, further[0], further[1])
 
 
 def by_world(groups: list[Group]) -> dict[str, list[Group]]:

@@ -1,16 +1,37 @@
 """From an `EnvironmentSpec` to a vector environment, and its protocol in words."""
 
 import importlib.metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.environments.vector import EnvironmentSpec, VectorEnvironment
 
-# Where the games of each suite can be played: `actors.runtime`.
-RUNTIMES: dict[str, tuple[str, ...]] = {
-    "atari": ("ray", "in_process"),
-    "catch": ("ray", "in_process", "on_device"),
-    "gymnasium": ("ray", "in_process"),
-    "two_colours": ("on_device",),
+
+class Suite(NamedTuple):
+    """What a suite of games knows."""
+
+    runtimes: tuple[str, ...]  # `actors.runtime`: where its games can be played
+    keys: tuple[str, ...] = ()  # of `env`, beside those that every suite knows
+    games: tuple[str, ...] | None = None  # None: not listed here
+
+
+SUITES = {
+    "atari": Suite(
+        ("ray", "in_process"),
+        (
+            *("frame_skip", "frame_stack", "sticky_actions", "full_action_space", "noop_max"),
+            *("max_episode_frames", "life_loss_discount"),
+        ),
+    ),
+    "catch": Suite(("ray", "in_process", "on_device"), games=("catch",)),
+    "gymnasium": Suite(("ray", "in_process")),
+    "minatar": Suite(
+        ("on_device",),
+        ("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
+        ("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
+    ),
+    "two_colours": Suite(
+        ("on_device",), ("swap_period", "respawn", "collection_discount"), ("two_colours",)
+    ),
 }
 
 
@@ -33,6 +54,13 @@ def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> Vect
     return GymnasiumSuite(spec, num_envs, threads)
 
 
+# What else decides a score, beside the game.
+_STAMPED = {
+    "two_colours": ("swap_period", "respawn"),
+    "minatar": ("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
+}
+
+
 def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
     """How scores of this environment came about; stands beside each score in a run folder."""
     if spec.suite != "atari":
@@ -42,11 +70,7 @@ def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
             "suite": spec.suite,
             "game": spec.game,
             **versions,
-            **(
-                {"swap_period": spec.swap_period, "respawn": spec.respawn}
-                if spec.suite == "two_colours"
-                else {}
-            ),
+            **{key: getattr(spec, key) for key in _STAMPED.get(spec.suite, ())},
             "training_reward_clip": reward_clip,
         }
     return {

@@ -23,6 +23,7 @@ class EnvironmentSpec(NamedTuple):
     life_loss_discount: float
     swap_period: int = 100_000
     respawn: str = "object"
+    ramping: bool = True
 
 
 class Timestep(NamedTuple):

@@ -55,7 +55,7 @@ def test_it_is_the_plain_algorithm_on_what_it_has_played(name, overrides):
         environment, batch, ended = jax.jit(unroll)(params, environment, key)
         batches.append(batch)
         reward += float(jnp.sum(batch.reward * batch.valid))
-        episodes += float(ended.count)
+        episodes += float(ended.ended)
     online = jax.tree.map(lambda *x: jnp.stack(x), *batches)
     expected, told = jax.jit(lambda s, x: plain.step(s, x, None))(state.inner.inner, online)
     _assert_close(new.inner.inner, expected)
@@ -106,7 +106,7 @@ def test_players_play_by_the_rules(unrolled):
 def test_episodes_are_summed_as_a_score_table_counts_them(unrolled):
     _, first, last, trajectory, episodes = unrolled
     ends = np.asarray(trajectory.discount) == 0.0
-    assert float(episodes.count) == ends.sum() == B * 10
+    assert float(episodes.ended) == ends.sum() == B * 10
     assert float(episodes.returns) == np.asarray(trajectory.reward)[ends].sum()
     assert float(episodes.steps) == 9 * ends.sum()
     np.testing.assert_array_equal(first.episode_length, 0)
