@@ -55,12 +55,13 @@ def evaluate(
     path = Path(run_dir)
     if not os.path.isfile(path / "config.yaml"):
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
-    config = _on_this_machine(load(str(path / "config.yaml")))
+    config = load(str(path / "config.yaml"))
     if runs_on_device(config):
         raise ConfigError(
-            f"{run_dir}: env.suite={config.env.suite} has no episodes to play; `bmg report` shows "
-            "what its agents collected"
+            f"{run_dir}: a run with actors.runtime=on_device cannot be evaluated; `bmg report` "
+            "shows what its agents collected while they learned"
         )
+    config = _on_this_machine(config)
     protocol = protocol or config.evaluation.protocol
     evaluation = config.evaluation.model_copy(update={"protocol": protocol})
     config = config.model_copy(update={"evaluation": evaluation})

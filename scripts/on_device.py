@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -101,21 +102,35 @@ def build_algorithm(config: Config, environment: DeviceEnvironment) -> Algorithm
         ConfigError: there is no such matching function, no schedule to replay, or the network
             cannot take the observations.
     """
-    settings, length, name = (
-        make_settings(config),
-        config.learner.unroll_length,
-        config.agent.network,
-    )
-    if is_on_policy(config):
-        return make_algorithm(build_parts(settings, environment, name, length), settings)
+    if not is_on_policy(config):
+        return with_players(config, environment, lambda algorithm: algorithm)
+    settings, learner = make_settings(config), config.learner
+    parts = build_parts(settings, environment, config.agent.network, learner.unroll_length)
+    return make_algorithm(parts, settings)
+
+
+def with_players(
+    config: Config, environment: DeviceEnvironment, change: Callable[[Algorithm], Algorithm]
+) -> Algorithm:
+    """An algorithm that plays before each step.
+
+    Args:
+        config: of the run.
+        environment: what it plays.
+        change: from the configuration's algorithm to the one that gets the batches.
+
+    Raises:
+        ConfigError: as `build_algorithm`.
+    """
+    settings, name = make_settings(config), config.agent.network
     actions, shape = environment.num_actions, environment.observation_shape
     dtype = environment.observation_dtype
     check_network(name, Probe(actions, shape, dtype, False), config.env.game)
     network = make_network(name, actions, shape, dtype, settings.heads)
-    clip = config.env.reward_clip
+    clip, learner = config.env.reward_clip, config.learner
     parts = off_policy_parts(settings, network, lambda batch: learner_view(batch, False, clip))
-    players = make_players(environment, network, length, config.learner.batch_size)
-    return playing(make_algorithm(parts, settings), *players)
+    players = make_players(environment, network, learner.unroll_length, learner.batch_size)
+    return playing(change(make_algorithm(parts, settings)), *players)
 
 
 def build_seeds_learner(config: Config, algorithm: Algorithm) -> SeedsLearner:

@@ -12,6 +12,7 @@ from agents.networks import (
     _IMAGE_TORSOS,
     NetworkOutput,
     _HalfOverlapConv,
+    _PatchConv,
     check_observations,
     make_network,
     without_last_logits,
@@ -52,6 +53,25 @@ def test_half_overlap_convolution_is_a_convolution(size, stride, channels, dtype
         gradient(ours),
         gradient(theirs),
     )
+
+
+def test_convolution_of_patches_is_a_convolution():
+    ours = hk.without_apply_rng(hk.transform(lambda x: _PatchConv(8, name="c")(x)))
+    theirs = hk.without_apply_rng(
+        hk.transform(lambda x: hk.Conv2D(8, 3, padding="VALID", name="c")(x))
+    )
+    x = jax.random.normal(jax.random.key(0), (5, 10, 7, 4))
+    params = ours.init(jax.random.key(1), x)
+    shapes = jax.tree.map(jnp.shape, theirs.init(jax.random.key(1), x))
+    assert jax.tree.map(jnp.shape, params) == shapes
+    params["c"]["b"] = jnp.arange(8.0)
+
+    def value(network, params, x):
+        return jnp.sum(jnp.sin(network.apply(params, x)))
+
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=1e-4, atol=1e-5)
+    gradients = [jax.grad(value, argnums=(1, 2))(n, params, x) for n in (ours, theirs)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *gradients)
 
 
 @pytest.mark.parametrize("name", ["shallow", "shallow_atari", "deep"])
@@ -128,7 +148,7 @@ def test_separate_networks_share_nothing():
         make_network("separate", 4, (84, 84, 4), np.uint8)
 
 
-@pytest.mark.parametrize("name", ["shallow", "shallow_atari", "deep"])
+@pytest.mark.parametrize("name", ["shallow", "shallow_atari", "deep", "small"])
 def test_the_smallest_images_that_a_network_takes(name):
     """Its convolutions leave a pixel of them, and none of images that are a pixel smaller."""
     torso, smallest = _IMAGE_TORSOS[name]
@@ -147,8 +167,12 @@ def test_the_smallest_images_that_a_network_takes(name):
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("shallow", (7, 7, 3), r"too small for it: it takes 20 x 20 and more; .*network=deep$"),
-        ("shallow_atari", (28, 28, 1), r"use agent.network=shallow or deep$"),
+        (
+            "shallow",
+            (7, 7, 3),
+            r"too small for it: it takes 20 x 20 and more; .*network=deep or small$",
+        ),
+        ("shallow_atari", (28, 28, 1), r"use agent.network=shallow or deep or small$"),
         ("deep", (3, 64, 64), r"\[3, 64, 64\] look like \[C, H, W\]; it takes \[H, W, C\]"),
         ("shallow", (4, 84, 84), r"look like \[C, H, W\]"),
         ("deep", (1, 28, 28), r"look like \[C, H, W\]"),
