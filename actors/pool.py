@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from actors.cluster import Resources, describe_room, exceptions, ray
+from actors.cluster import Resources, describe_room, exceptions, head, ray
+from actors.ray_address import listens
 from actors.server import ServerSpec, UnrollServer
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Unroll
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 _SILENCE_SECONDS = 45.0
 _START_SECONDS = 300.0  # for a server's first unroll: process start, imports and compilation
 _FETCH_SECONDS = 60.0  # for an answer that Ray has announced
+_HEAD_LOOK_SECONDS = 5.0  # between two looks at the cluster's head
+_HEADLESS_SECONDS = 20.0  # without one; Ray itself ends this process after 60, and nothing is saved
 _LOOK_SECONDS = 0.1  # between two looks at who is starting, hanging or may be started again
 # A failed actor is replaced after so long, and after twice the time with each failure in a row.
 _BACK_OFF_SECONDS = 0.5
@@ -126,7 +129,8 @@ class RaySource:
         self._counts = collections.Counter(
             {name: 0 for name in ("restarts", "dropped", "lost", "received", "published")}
         )
-        self._looked_at = 0.0
+        self._looked_at = self._head_looked_at = 0.0
+        self._headless_since: float | None = None
         self._silent_since: float | None = time.monotonic()  # until the first unroll or warning
         self._without_players_since: float | None = time.monotonic()
 
@@ -318,8 +322,9 @@ class RaySource:
         if now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
-        for slot in self._slots:
-            if slot.handle is None and now >= slot.start_at:
+        due = [slot for slot in self._slots if slot.handle is None and now >= slot.start_at]
+        if self._has_head(now, at_once=bool(due)):
+            for slot in due:
                 self._start(slot)
         starting = list(self._starting)
         if starting:
@@ -328,6 +333,28 @@ class RaySource:
                 self._admit(reference)
         self._require_players(now)
         self._replace_hung(now)
+
+    def _has_head(self, now: float, *, at_once: bool) -> bool:
+        """Whether the cluster has its head, without which asking for an actor would never return.
+
+        Where Ray keeps the head's state elsewhere, another one may take its place.
+
+        Args:
+            now: on the monotonic clock.
+            at_once: looks, however long ago it was looked at.
+
+        Raises:
+            SourceFailed: there has been none for long, and there is time for a checkpoint.
+        """
+        if at_once or now - self._head_looked_at >= _HEAD_LOOK_SECONDS:
+            self._head_looked_at = now
+            if listens(head()):
+                self._headless_since = None
+            elif self._headless_since is None:
+                self._headless_since = now
+            elif now - self._headless_since >= _HEADLESS_SECONDS:
+                raise SourceFailed(f"Ray's head (gcs_server) at {head()} is gone")
+        return self._headless_since is None
 
     def _start(self, slot: _Slot) -> None:
         slot.serial = next(self._serials)

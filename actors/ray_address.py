@@ -9,6 +9,16 @@ _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0,
 _HTTP2_SETTINGS = bytes([4])
 
 
+def listens(address: str) -> bool:
+    """Whether anything takes a connection at host:port; what is too busy to answer does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def ask_head(address: str) -> None:
     """Returns if a Ray head node answers.
 

@@ -22,9 +22,17 @@ from typing import Any
 _TAIL_BYTES = 65_536  # of a file whose last lines are read
 _ANSWER_SECONDS = 5.0
 _ENDED = b"."  # what a process says that ends by itself
-# What Ray's log of a process says before it ends the process for want of a raylet.
+# What Ray's log of a process says before it ends the process for want of a raylet, or of a head.
 _RAY_HAS_ENDED_IT = re.compile(rb"connection to the plasma store is failed|local [Rr]aylet")
+_WITHOUT_HEAD = re.compile(rb"Failed to connect to GCS")
 _VERSION = re.compile("0|[1-9][0-9]*")
+_ARGUMENTS = "BMG_WATCHED"
+# Whoever ends all processes with Ray's name in their command line must not end this one.
+_START = f"""
+import json, os, runpy, sys
+sys.argv = json.loads(os.environ[{_ARGUMENTS!r}])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 _ORPHANED = signal.SIGUSR1
 _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
@@ -42,8 +50,10 @@ def watched(raylet: int | None, log: str, head: str, folder: Path) -> Iterator[N
     if raylet is None or not hasattr(os, "pidfd_open"):  # which only Linux has
         yield
         return
+    arguments = json.dumps([__file__, str(raylet), log, head, str(folder)])
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(raylet), log, head, str(folder)],
+        [sys.executable, "-I", "-S", "-c", _START],
+        env={**os.environ, _ARGUMENTS: arguments},
         stdin=subprocess.PIPE,
         start_new_session=True,  # a signal for all processes of the training must not end it
     )
@@ -61,10 +71,13 @@ def _watch(raylet: int, log: Path, head: str, folder: Path) -> None:
     ray_first = _ends_first(raylet)
     if os.read(0, 1) == _ENDED:
         return
-    if ray_first or _RAY_HAS_ENDED_IT.search(_tail(log)):
+    said = _tail(log)
+    if _WITHOUT_HEAD.search(said):
+        gone = f"Ray's head (gcs_server){f' at {head}' if head else ''} is gone"
+    elif ray_first or _RAY_HAS_ENDED_IT.search(said):
         gone = "Ray's node process (raylet) has ended"
     elif head and not _answers(head):
-        gone = f"Ray's head node at {head} is gone"
+        gone = f"Ray's head (gcs_server) at {head} is gone"
     else:
         return  # the training was killed, and a Ray of its own with it
     reason = f"{gone}, and Ray has ended this process with it"
@@ -73,7 +86,8 @@ def _watch(raylet: int, log: Path, head: str, folder: Path) -> None:
         # The disk is full, say, or the summary is none.
         with contextlib.suppress(OSError, ValueError, TypeError):
             _note(folder, reason)
-    print(f"bmg: the run failed: {reason}; folder: {folder}", file=sys.stderr)
+    line = f"bmg: the run failed: {reason}; folder: {folder}"
+    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
 
 
 def _answers(head: str) -> bool:

@@ -13,9 +13,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from actors import pool
 from actors.cluster import connect, disconnect
 from actors.pool import RaySource
 from agents.networks import make_network
+from agents.trajectory import SourceFailed
 from tests.actors.batches import all_answer, next_batch
 from tests.actors.specs import POOL, server_spec
 from tests.system.command import PATIENCE, bmg, read_metrics, read_summary, start, wait_for
@@ -161,10 +163,13 @@ def test_a_node_that_is_lost_with_its_objects_does_not_stop_the_run(cluster, tmp
     assert metrics[-1]["actors/restarts"] >= 1
 
 
-def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again(cluster):
+def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again(
+    cluster, monkeypatch
+):
     """All that was asked for waits to be fetched, on two nodes, when one of them dies.
 
     In strict mode, which goes on in its order once there is room for all of its actors again.
+    Then the head dies, and the run ends before Ray ends its process.
     """
     node = cluster.add_node(num_cpus=2)
     connect(cluster.address, object_store_bytes=0, cpus=0)
@@ -184,9 +189,20 @@ def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again
             next_batch(source, within=deadline - time.monotonic())
         assert source.statistics()["actors/lost"] >= 1
         assert source.statistics()["actors/nodes"] == 2
+        monkeypatch.setattr(pool, "_HEAD_LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(pool, "_HEADLESS_SECONDS", 1.0)
+        cluster.head_node.kill_gcs_server()
+        with pytest.raises(SourceFailed, match="gcs_server"):
+            _learn_on(source, params)
     finally:
         source.close()
         disconnect()
+
+
+def _learn_on(source, params):
+    for version in itertools.count(5):
+        source.publish(params, version)
+        next_batch(source, within=60)
 
 
 @pytest.mark.slow

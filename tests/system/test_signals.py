@@ -112,6 +112,7 @@ node = subprocess.Popen(["sleep", "60"], stdout=quiet, stderr=quiet)
 end, log, head, folder = sys.argv[1:]
 with watched(node.pid, log, head, Path(folder)):
     time.sleep(1.0)  # until it is watched
+    subprocess.run(["pkill", "-KILL", "-f", "ray", "-P", str(os.getpid())], check=False)
     if end != "killed":
         node.kill()
         node.wait()
@@ -132,7 +133,8 @@ _GONE = "Ray's node process (raylet) has ended"
         ("by itself", "", "", ""),
         ("killed", "", "", ""),
         ("killed", "W The connection to the plasma store is failed. Terminate", "", _GONE),
-        ("killed", "", "127.0.0.1:1", "Ray's head node at 127.0.0.1:1 is gone"),
+        ("killed", "", "127.0.0.1:1", "Ray's head (gcs_server) at 127.0.0.1:1 is gone"),
+        ("killed", "E Failed to connect to GCS within 60", "", "Ray's head (gcs_server) is gone"),
     ],
 )
 def test_only_what_ray_has_ended_is_told(tmp_path, end, log, head, said):
