@@ -15,6 +15,7 @@ import logging
 import warnings
 from typing import NoReturn
 
+from learner.reading import printable
 from scripts.output import Output, OutputLost
 
 _BENCH_CONFIG = "atari/quickstart"
@@ -240,11 +241,12 @@ class _CurrentStderr(logging.StreamHandler):
     def stream(self, value):
         del value
 
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line, len(line)) for line in super().format(record).split("\n"))
+
 
 def _complain(text: str, longest: int = _LONGEST_LINE) -> None:
     """Writes one line to stderr, whatever a user's values hold; the middle of a long one is cut."""
-    from learner.reading import printable
-
     line = " ".join(f"bmg: {text}".split())
     line = printable(line, len(line))
     if len(line) > longest:
@@ -314,7 +316,7 @@ def main() -> None:
         except OSError as error:
             if error.errno not in STORAGE_FAULTS and error.filename is None:
                 raise
-            print(f"bmg: {options.command} failed: {_where(error, options)}", file=sys.stderr)
+            _complain(f"{options.command} failed: {_where(error, options)}", _LONGEST_REASON)
             status = 1
     except KeyboardInterrupt as interrupted:
         status = signals.exit_status(interrupted)

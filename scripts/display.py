@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.hyperparameters import HYPERPARAMETERS
+from learner.reading import printable
+from scripts.output import say
 
 _META = (
     *("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/cosine"),
@@ -33,7 +35,7 @@ def make_display(title: str, total_frames: int) -> Display:
     """A live display on a terminal, else one line for each call."""
     if sys.stdout.isatty():
         return _Live(title, total_frames)
-    print(title, flush=True)
+    say(title)
     return _Lines(total_frames)
 
 
@@ -114,11 +116,12 @@ def _of_actors(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 class _Live:
     def __init__(self, title: str, total_frames: int) -> None:
-        self._title, self._total = title, total_frames
+        self._title = Text(printable(title, len(title)))  # of which brackets are no markup
+        self._total = total_frames
         self._before: dict[str, float] = {}
         self._progress = Progress(TextColumn("frames"), BarColumn(None), TaskProgressColumn())
         self._task = self._progress.add_task("frames", total=total_frames)
-        waiting = Text(f"{title}: waiting for the first batch")
+        waiting = self._title + ": waiting for the first batch"
         self._live = Live(Group(waiting, self._progress), console=Console(), refresh_per_second=4)
         self._live.start()
 

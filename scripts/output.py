@@ -7,6 +7,8 @@ import select
 import sys
 from typing import TextIO
 
+from learner.reading import printable
+
 
 class OutputLost(Exception):
     """Standard output has not taken what the command was called for."""
@@ -14,6 +16,11 @@ class OutputLost(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(os.strerror(number))
         self.reader_has_gone = number == errno.EPIPE
+
+
+def say(line: str) -> None:
+    """Prints one line at once; a terminal obeys nothing of it, such as the name of a folder."""
+    print(printable(line, len(line)), flush=True)
 
 
 class _Descriptor(io.RawIOBase):

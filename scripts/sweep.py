@@ -29,6 +29,7 @@ from scripts.check import (
     faults_of_game,
     keys_without_effect,
 )
+from scripts.output import say
 from scripts.signals import exit_status, interrupt
 from scripts.train import check_same_run, with_own_schedule
 
@@ -173,12 +174,12 @@ def _run(plan: Sweep, planned: list[Planned], folder: Path) -> int:
     before = len(tasks) - len(todo)
     interrupted = _run_unfinished(plan, planned, folder, tasks, todo) if todo else None
     if interrupted is not None:
-        print(f"interrupted; `bmg sweep ... --results {folder} --resume` goes on")
+        say(f"interrupted; `bmg sweep ... --results {folder} --resume` goes on")
         return exit_status(interrupted)
     unfinished = [task.name for task in tasks if not is_finished(task)]
     if unfinished:
         raise RunFailed(f"{len(unfinished)} of {len(tasks)} trials: {', '.join(unfinished)}")
-    print(f"finished: {len(tasks)} trials ({before} were finished before); {folder}")
+    say(f"finished: {len(tasks)} trials ({before} were finished before); {folder}")
     return 0
 
 
@@ -309,7 +310,7 @@ def _dry_run(plan: Sweep, planned: list[Planned]) -> None:
 
     interrupt()
     for trial, config in planned:
-        print(f"{trial.name}: {trial.source}, {config.seeds * config.total_frames:,} frames")
+        say(f"{trial.name}: {trial.source}, {config.seeds * config.total_frames:,} frames")
     frames = sum(config.seeds * config.total_frames for _, config in planned)
     print(f"{len(planned)} trials, {frames:,} frames", flush=True)
     node_cpus = float(os.cpu_count() or 1)

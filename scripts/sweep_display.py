@@ -11,6 +11,7 @@ from rich.table import Table
 
 from learner.reading import last_metrics
 from scripts.display import clock, number, seconds_left
+from scripts.output import say
 from scripts.trials import Task, is_finished
 
 _LINE_SECONDS = 30.0
@@ -41,7 +42,7 @@ class SweepDisplay:
             self._live = Live(console=Console(), refresh_per_second=2)
             self._live.start()
         else:
-            print(f"{name}: {len(tasks)} trials -> {folder}", flush=True)
+            say(f"{name}: {len(tasks)} trials -> {folder}")
 
     def show(self, failed: dict[str, str]) -> None:
         """Reads the run folders, not too often, and shows them."""
@@ -57,7 +58,7 @@ class SweepDisplay:
             if self._told.get(state.name, "waiting") != state.status:
                 self._told[state.name] = state.status
                 reason = f": {state.reason}" if state.reason else ""
-                print(f"{state.name} {state.status}{reason}", flush=True)
+                say(f"{state.name} {state.status}{reason}")
         if now >= self._line_at + _LINE_SECONDS:
             self._line_at = now
             print(self._summary(states), flush=True)
@@ -71,7 +72,7 @@ class SweepDisplay:
         )
         for state in states:
             if state.reason:
-                print(f"{state.name} failed: {state.reason}")
+                say(f"{state.name} failed: {state.reason}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""

@@ -65,10 +65,11 @@ def test_a_resumed_run_says_when_its_learning_rate_falls_elsewhere(tmp_path):
 
 
 def test_live_display_on_a_terminal(tmp_path):
-    """In a pseudo-terminal the table shows what the issue lists."""
-    command = (*CATCH, "total_frames=60000", "--run-dir", tmp_path / "run")
-    status, shown = on_terminal(*command)
-    assert status == 0
+    """A pseudo-terminal, which obeys nothing of a folder's name; neither does the table."""
+    folder = tmp_path / "[/2026] proj\x07"
+    status, shown = on_terminal(*CATCH, "total_frames=60000", "--run-dir", folder)
+    assert status == 0, shown
+    assert b"\x07" not in shown
     for word in (
         b"frames/s",
         b"time left",
