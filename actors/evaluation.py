@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actors.environments.suites import make_environment
-from actors.environments.vector import EnvironmentSpec
+from actors.environments.vector import EnvironmentSpec, playing
 from actors.seeding import environment_seeds, policy_key
 from actors.server import make_act, make_value
 from agents.networks import Params
@@ -70,6 +70,9 @@ def play_episodes(
         num_envs: at most so many side by side.
         threads: of the environments.
         on_step: told after each step of all environments.
+
+    Raises:
+        EnvironmentFailed: one of them raised.
     """
     num_envs = min(num_envs, episodes)
     # Lost lives are the training's: here a last discount of 0 tells an ending from a time limit.
@@ -83,21 +86,23 @@ def play_episodes(
         while quota.any():
             # 1 is the film's.
             serial = 0 if t == 0 else 1 + t
-            observation = environment.reset(environment_seeds(seed, serial, num_envs))
-            score, playing = np.zeros(num_envs), quota > 0
-            while playing.any():
+            with playing():
+                observation = environment.reset(environment_seeds(seed, serial, num_envs))
+            score, busy = np.zeros(num_envs), quota > 0
+            while busy.any():
                 action, _ = act(params, key, t, observation)
-                step = environment.step(np.asarray(action))
+                with playing():
+                    step = environment.step(np.asarray(action))
                 observation, t = step.observation, t + 1
                 score += step.reward
                 too_long = ~step.ended & (step.frames >= spec.max_episode_frames)
-                for i in np.flatnonzero(playing & (step.ended | too_long)):
+                for i in np.flatnonzero(busy & (step.ended | too_long)):
                     finished.append(Episode(float(score[i]), int(step.frames[i])))
                     cut += bool(too_long[i] or step.discount[i])
                     quota[i] -= 1
                 score[step.ended] = 0.0
-                playing &= (quota > 0) & ~too_long
-                on_step(_moment(spec, finished, t, quota, np.where(playing, step.frames, 0)))
+                busy &= (quota > 0) & ~too_long
+                on_step(_moment(spec, finished, t, quota, np.where(busy, step.frames, 0)))
     return Played(finished, cut)
 
 
@@ -122,19 +127,25 @@ def _moment(
 def record_episode(
     spec: EnvironmentSpec, network: str, policy: str, params: Params, *, seed: int
 ) -> Recording:
-    """Plays one episode, at most to `spec.max_episode_frames`, and keeps its actions."""
+    """Plays one episode, at most to `spec.max_episode_frames`, and keeps its actions.
+
+    Raises:
+        EnvironmentFailed: it raised.
+    """
     environment = make_environment(spec, 1, 1)
     act = make_act(network, policy, environment)
     value_of = make_value(network, environment)
     key = policy_key(seed, 1)
     seeds = environment_seeds(seed, 1, 1)
-    observation = environment.reset(seeds)
+    with playing():
+        observation = environment.reset(seeds)
     noops = int(getattr(environment, "first_frame", np.zeros(1))[0])
     actions, observations, scores, values, score, t = [], [], [], [], 0.0, 0
     while True:
         values.append(float(value_of(params, observation)[0]))
         action, _ = act(params, key, t, observation)
-        step = environment.step(np.asarray(action))
+        with playing():
+            step = environment.step(np.asarray(action))
         observation, t = step.observation, t + 1
         actions.append(int(action[0]))
         if spec.suite == "catch":  # whose board is its film; stacks of a long game fill memory

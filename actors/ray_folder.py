@@ -1,6 +1,8 @@
 """Where a Ray that is started on this machine keeps its sockets and logs, found without Ray."""
 
+import errno
 import os
+import shutil
 import sys
 import tempfile
 
@@ -8,6 +10,7 @@ import tempfile
 _SOCKET = "/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 _LONGEST = (103 if sys.platform == "darwin" else 107) - len(_SOCKET)
 _DEFAULT = "/tmp"
+_ROOM = 16 * 2**20  # bytes; on a full disk Ray waits for half a minute and does not say for what
 
 
 def ray_folder() -> str:
@@ -45,4 +48,6 @@ def _fault(folder: str) -> str | None:
         os.rmdir(tempfile.mkdtemp(dir=existing))
     except OSError as error:
         return f"{existing} cannot be written ({error.strerror})"
+    if shutil.disk_usage(existing).free < _ROOM:
+        return f"{existing} has no room ({os.strerror(errno.ENOSPC)})"
     return None

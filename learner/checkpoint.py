@@ -79,7 +79,7 @@ class Checkpoints:
         target = self._folder / str(version)
         if _holds(target, progress):
             return target
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)  # not what is around it, which a user may have moved
         for stale in self._folder.glob("incomplete-*"):  # of a process that was killed
             _remove(stale)
         partial = (self._folder / f"incomplete-{version}").absolute()

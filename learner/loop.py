@@ -1,6 +1,7 @@
 """The learner's loop: batches in, parameters out, whatever makes the experience."""
 
 import collections
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -326,12 +327,12 @@ def run(
         stop: asked between updates and while waiting.
         on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
         on_checkpoint: gets the state and what `save_experience` gave for it, each
-            `checkpoint_every_seconds`, an update later; not at the end.
+            `checkpoint_every_seconds`, an update later; not at the end, unless the source fails.
         on_snapshot: gets the state after the update that reaches a multiple of
             `snapshot_every_frames`.
 
     Raises:
-        SourceFailed: by the source.
+        SourceFailed: by the source; what was learned until then was given to `on_checkpoint`.
         LearningDiverged: an update was not finite, or one of the last state would not be.
     """
     state = learner.place_state(state)
@@ -381,7 +382,17 @@ def run(
         dispatched = time.monotonic()
         saving = dispatched - last_checkpoint >= settings.checkpoint_every_seconds
         experience = save_experience(source, replay) if saving else None
-        batch = next_batch()
+        try:
+            batch = next_batch()
+        except SourceFailed:
+            progress.seconds = time.monotonic() - started
+            if jax.process_count() == 1:  # another process may be gone, and share no step
+                with contextlib.suppress(LearningDiverged):
+                    _require_finite(metrics, progress, learned)
+                    report()
+                    _require_good(learner, state, progress, learned)
+                    on_checkpoint(state, progress, None)
+            raise
         fetched = time.monotonic()
         _require_finite(metrics, progress, learned)  # waits for the step
         now = time.monotonic()

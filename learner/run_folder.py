@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ Status = Literal["running", "finished", "interrupted", "failed"]
 LOCK = ".lock"  # in a run folder
 CONFIGURATION = "config.yaml"  # in a run folder, and in each of its checkpoints
 CHECKPOINTS = "checkpoints"
+LOG = "log.txt"  # in a run folder
 MANIFEST = "manifest.json"  # in a checkpoint: SHA-256 of each of its files
 # Of file systems that know no locks, as some of clusters.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -42,11 +44,31 @@ class RunFolder:
         self._events = _Events(path / "tensorboard") if tensorboard else None
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Appends one line to metrics.jsonl, and its scalars to TensorBoard at `frames`."""
+        """Appends one line to metrics.jsonl, and its scalars to TensorBoard at `frames`.
+
+        Raises:
+            OSError: it cannot be written, or the folder is gone.
+        """
         self._latest = metrics
+        self._find_again()
         self._metrics.write(json.dumps(_plain(metrics), allow_nan=False) + "\n")
         if self._events is not None:
             self._events.add(metrics)
+
+    def _find_again(self) -> None:
+        """Opens metrics.jsonl anew where it was removed, or an editor has put another in its place.
+
+        Raises:
+            FileNotFoundError: the folder was removed or moved; what is written would be lost.
+        """
+        file = self.path / reading.METRICS
+        try:
+            same = os.path.samestat(file.stat(), os.fstat(self._metrics.fileno()))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            self._metrics.close()
+            self._metrics = file.open("a", buffering=1)
 
     def write_summary(self, status: Status, **facts: Any) -> None:
         """Replaces summary.json by the last metrics, the status and `facts`.
@@ -167,6 +189,19 @@ def _write_over(path: Path, text: str) -> None:
     with path.open("r+b") as file:
         file.write(content)
         file.truncate()
+
+
+def keep_traceback(path: Path, error: BaseException) -> None:
+    """Appends to log.txt where an error comes from, which the one line of a failure leaves out."""
+    file = path / LOG
+    if file.exists() and not file.is_file():  # a pipe that nobody reads
+        return
+    when, lines = time.strftime("%Y-%m-%d %H:%M:%S"), traceback.format_exception(error)
+    with (
+        contextlib.suppress(OSError),  # of a full disk, say
+        file.open("a", encoding="utf-8", errors="backslashreplace") as log,
+    ):
+        log.write(f"{when} ERROR {''.join(lines)}")
 
 
 def write_error(error: Exception) -> str:

@@ -122,11 +122,11 @@ def _environment(config: Config) -> float:
     import numpy as np
 
     from actors.environments.suites import make_environment
+    from actors.environments.vector import EnvironmentFailed, playing
     from actors.seeding import environment_seeds
 
     envs = config.actors.envs_per_actor
     environment = make_environment(environment_spec(config.env), envs, os.cpu_count() or 1)
-    environment.reset(environment_seeds(config.seed, 0, envs))
     random = np.random.default_rng(config.seed)
 
     def work() -> int:
@@ -134,9 +134,14 @@ def _environment(config: Config) -> float:
             environment.step(random.integers(environment.num_actions, size=envs, dtype=np.int32))
         return 20 * envs
 
-    rate = _rate(work)
-    environment.close()
-    return rate
+    try:
+        with playing():
+            environment.reset(environment_seeds(config.seed, 0, envs))
+            return _rate(work)
+    except EnvironmentFailed as error:
+        raise RunFailed(f"{config.env.game}: {error}") from error
+    finally:
+        environment.close()
 
 
 def _acting(config: Config, agent: Any) -> float:

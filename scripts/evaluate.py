@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.environments.vector import EnvironmentSpec
+from actors.environments.vector import EnvironmentFailed, EnvironmentSpec
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner import reading
-from learner.run_folder import write_json
+from learner.run_folder import keep_traceback, write_json
 from scripts import jax_environment
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
 from scripts.evaluation_display import EvaluationDisplay
+from scripts.output import say
+from scripts.train import check_same_run
 
 if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
     from agents.networks import Params
@@ -50,12 +53,13 @@ def evaluate(
 
     Raises:
         ConfigError: the folder holds no run, or no checkpoint, or the video cannot be written.
-        RunFailed: all its checkpoints are damaged.
+        RunFailed: all its checkpoints are damaged, or the environment raises.
     """
     path = Path(run_dir)
     if not os.path.isfile(path / "config.yaml"):
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
     config = load(str(path / "config.yaml"))
+    check_same_run(config, path)
     if runs_on_device(config):
         raise ConfigError(
             f"{run_dir}: a run with actors.runtime=on_device cannot be evaluated; `bmg report` "
@@ -110,10 +114,11 @@ def evaluate(
         raise RunFailed(str(error)) from error
     result = game.play(state.inner.params, progress, episodes or 10, at=False)
     if video is not None:
-        score = _write_video(video, config, policy, state.inner.params, seed, _learned(path))
+        with _saying_what_failed(config, path):
+            score = _write_video(video, config, policy, state.inner.params, seed, _learned(path))
         result["video"] = {"file": video, "episode_return": score}
         write_json(game.file(progress, at=False), result)
-        print(f"{video}: one more episode, {score:g}")
+        say(f"{video}: one more episode, {score:g}")
     return 0
 
 
@@ -153,13 +158,20 @@ class _Game:
     def play(
         self, params: Params, progress: Progress, episodes: int, *, at: bool
     ) -> dict[str, Any]:
-        """Plays, prints and writes."""
+        """Plays, prints and writes.
+
+        Raises:
+            RunFailed: the environment raised.
+        """
         from actors.environments.suites import protocol
         from actors.evaluation import play_episodes
 
         config = self._config
         title = f"{config.env.game}, {progress.frames:,} frames"
-        with contextlib.closing(EvaluationDisplay(title, episodes)) as display:
+        with (
+            _saying_what_failed(config, self._path),
+            contextlib.closing(EvaluationDisplay(title, episodes)) as display,
+        ):
             played, cut = play_episodes(
                 self._spec,
                 config.agent.network,
@@ -197,7 +209,7 @@ class _Game:
         write_json(file, result)
         spread = f" +- {error:.2f} (standard error)" if error is not None else ""
         limited = f", {cut} of them cut by a time limit" if cut else ""
-        print(f"{title}: {scores.mean():.2f}{spread} over {episodes} episodes{limited}; {file}")
+        say(f"{title}: {scores.mean():.2f}{spread} over {episodes} episodes{limited}; {file}")
         return result
 
 
@@ -214,6 +226,20 @@ def evaluation_spec(config: Config) -> EnvironmentSpec:
     if config.evaluation.max_episode_frames is not None:
         changes["max_episode_frames"] = config.evaluation.max_episode_frames
     return environment_spec(config.env)._replace(**changes)
+
+
+@contextlib.contextmanager
+def _saying_what_failed(config: Config, path: Path) -> Iterator[None]:
+    """Around playing.
+
+    Raises:
+        RunFailed: the environment raised; log.txt says where.
+    """
+    try:
+        yield
+    except EnvironmentFailed as error:
+        keep_traceback(path, error)
+        raise RunFailed(f"{config.env.game}: {error}; run folder: {path}") from error
 
 
 def _learned(path: Path) -> dict[str, float]:

@@ -18,7 +18,14 @@ from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
 from learner.reading import last_metrics, read_summary
-from learner.run_folder import CHECKPOINTS, CONFIGURATION, configuration_of, replace_text
+from learner.run_folder import (
+    CHECKPOINTS,
+    CONFIGURATION,
+    LOG,
+    configuration_of,
+    keep_traceback,
+    replace_text,
+)
 from scripts import jax_environment, ray_watch, signals
 from scripts.check import (
     RunFailed,
@@ -31,6 +38,7 @@ from scripts.check import (
     runs_on_device,
     schedule_frames,
 )
+from scripts.output import say
 
 if TYPE_CHECKING:  # jax and ray are imported once the configuration is known to be good
     from actors.cluster import Gauges
@@ -239,7 +247,7 @@ def _lead(
             keep_schedule(config, path)
             _say_if_schedule_moved(earlier, config, progress)
             _learn(config, agent, state, progress, checkpoints, record, stop)
-        print(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
+        say(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
     return progress
 
 
@@ -375,7 +383,7 @@ def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
             raise ConfigError(
                 f"--resume: {path} holds no checkpoint; start again in another --run-dir"
             )
-        print(f"{path} holds no checkpoint yet: the run starts from nothing")
+        say(f"{path} holds no checkpoint yet: the run starts from nothing")
     return checkpoints
 
 
@@ -520,6 +528,8 @@ class Record:
             reason = f"{error} (after update {progress.updates})"
             with contextlib.suppress(OSError):
                 self.note("failed", reason=reason)
+            if isinstance(error, SourceFailed):  # of code that is perhaps the user's own
+                keep_traceback(self.path, error)
             raise RunFailed(f"{reason}; run folder: {self.path}") from error
         except KeyboardInterrupt:  # the second one: no checkpoint of this moment
             with contextlib.suppress(OSError):
@@ -528,6 +538,7 @@ class Record:
         except BaseException as error:  # a fault of ours: its traceback follows
             with contextlib.suppress(OSError):
                 self.note("failed", reason=f"{type(error).__name__}: {error}")
+            keep_traceback(self.path, error)
             raise
 
     def note(self, status: Status, **facts: str) -> None:
@@ -629,7 +640,7 @@ class _LogFile(logging.FileHandler):
 
 def _log_file(path: Path) -> logging.Handler:
     """What is said while training, with the time, for the morning after a bad night."""
-    handler = _LogFile(path / "log.txt", encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(path / LOG, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     return handler

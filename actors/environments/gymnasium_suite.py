@@ -1,5 +1,7 @@
 """Any Gymnasium environment with discrete actions and vector or image observations, by its id."""
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +11,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, Timestep
+
+_log = logging.getLogger(__name__)
 
 
 class GymnasiumSuite:
@@ -25,12 +29,13 @@ class GymnasiumSuite:
         if ":" in spec.game and os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # last: what lies there by chance replaces nothing
         try:
-            self._environment = gymnasium.make_vec(
-                spec.game,
-                num_envs,
-                vectorization_mode="sync",
-                vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
-            )
+            with _no_exit():
+                self._environment = gymnasium.make_vec(
+                    spec.game,
+                    num_envs,
+                    vectorization_mode="sync",
+                    vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
+                )
         except Exception as error:  # whatever a third party's constructor raises
             raise EnvironmentRefused(
                 f"gymnasium cannot make {spec.game!r}: {type(error).__name__}: {error}"
@@ -52,18 +57,20 @@ class GymnasiumSuite:
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Starts all episodes, each environment from its own seed."""
-        observation, _ = self._environment.reset(
-            seed=[int(seed) for seed in seeds]  # type: ignore[arg-type]  # a list is documented
-        )
+        with _no_exit():
+            observation, _ = self._environment.reset(
+                seed=[int(seed) for seed in seeds]  # type: ignore[arg-type]  # a list is documented
+            )
         self._ended = np.zeros(self.num_envs, bool)
         self._frames = np.zeros(self.num_envs, np.int32)
         return observation.astype(self.observation_dtype)
 
     def step(self, action: np.ndarray) -> Timestep:
         """Plays one action in each environment."""
-        observation, reward, terminated, truncated, _ = self._environment.step(
-            action + self._first_action
-        )
+        with _no_exit():
+            observation, reward, terminated, truncated, _ = self._environment.step(
+                action + self._first_action
+            )
         valid = ~self._ended
         self._ended = terminated | truncated
         self._frames = np.where(valid, self._frames + 1, 0)
@@ -77,8 +84,21 @@ class GymnasiumSuite:
         )
 
     def close(self) -> None:
-        """Closes all of them."""
-        self._environment.close()
+        """Closes all of them; one that cannot be closed has been played all the same."""
+        try:
+            with _no_exit():
+                self._environment.close()
+        except Exception as error:  # whatever a third party's environment raises
+            _log.warning("closing an environment raised %s: %s", type(error).__name__, error)
+
+
+@contextlib.contextmanager
+def _no_exit() -> Iterator[None]:
+    """Makes an error of an `exit()`, with which a game would end the run as if it had finished."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"it called exit({error.code!r})") from error
 
 
 def render(spec: EnvironmentSpec, seed: int, actions: Sequence[int]) -> Iterator[np.ndarray]:
@@ -88,13 +108,14 @@ def render(spec: EnvironmentSpec, seed: int, actions: Sequence[int]) -> Iterator
         EnvironmentRefused: it draws no pictures.
     """
     try:
-        environment = gymnasium.make(spec.game, render_mode="rgb_array")
-        environment.reset(seed=seed)
-        first = int(environment.action_space.start)  # type: ignore[attr-defined]
-        for action in actions:
-            yield np.asarray(environment.render(), np.uint8)
-            environment.step(action + first)
-        environment.close()
+        with _no_exit():
+            environment = gymnasium.make(spec.game, render_mode="rgb_array")
+            environment.reset(seed=seed)
+            first = int(environment.action_space.start)  # type: ignore[attr-defined]
+            for action in actions:
+                yield np.asarray(environment.render(), np.uint8)
+                environment.step(action + first)
+            environment.close()
     except Exception as error:  # whatever a third party's renderer raises
         raise EnvironmentRefused(
             f"{spec.game} draws no pictures: {type(error).__name__}: {error}"

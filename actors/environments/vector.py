@@ -1,5 +1,7 @@
 """The vector environment that every suite provides, and its auto-reset contract."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -7,6 +9,23 @@ import numpy as np
 
 class EnvironmentRefused(Exception):
     """An environment cannot be made as configured; the message says what to change."""
+
+
+class EnvironmentFailed(Exception):
+    """An environment raised while it was played; the message is what it raised, with its type."""
+
+
+@contextlib.contextmanager
+def playing() -> Iterator[None]:
+    """Around what an environment does, where nobody replaces it.
+
+    Raises:
+        EnvironmentFailed: it raised something.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever a third party's environment raises
+        raise EnvironmentFailed(f"{type(error).__name__}: {error}") from error
 
 
 class EnvironmentSpec(NamedTuple):

@@ -162,6 +162,18 @@ class Stuck(Counting):
         return super().reset(seed=seed)
 
 
+class Leaving(Counting):
+    """Ends its process in its second step as a program does whose window was closed."""
+
+    def step(self, action):
+        if self.step_in_episode == 1:
+            raise SystemExit(0)
+        return super().step(action)
+
+    def close(self):
+        raise RuntimeError("it is closed")
+
+
 class Broken(Counting):
     """Cannot be reset at all."""
 
@@ -172,6 +184,7 @@ class Broken(Counting):
 for environment in (
     Broken,
     Stuck,
+    Leaving,
     Image,
     Thumbnail,
     ChannelsFirst,

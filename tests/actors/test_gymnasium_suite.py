@@ -52,3 +52,12 @@ def test_images_are_played_with_convolutions():
     assert trajectory.observation.shape == (8, 2, 20, 24, 3)
     assert trajectory.observation.dtype == np.uint8
     assert trajectory.behaviour_logits.shape == (7, 2, 4)
+
+
+def test_an_environment_that_exits_has_raised_and_one_that_cannot_be_closed_has_been_played():
+    environment = GymnasiumSuite(gymnasium_spec("Leaving"), 2, 1)
+    environment.reset(np.asarray([1, 2]))
+    environment.step(np.zeros(2, np.int32))
+    with pytest.raises(RuntimeError, match=r"it called exit\(0\)"):
+        environment.step(np.zeros(2, np.int32))
+    environment.close()

@@ -139,7 +139,9 @@ def test_a_folder_may_have_any_name(tmp_path, name):
 
 
 def test_snapshots_may_have_any_name(tmp_path):
-    params, snapshots = small_state().inner.params, open_snapshots(tmp_path / _ODD_NAMES[0])
+    folder = tmp_path / _ODD_NAMES[0]
+    folder.mkdir()
+    params, snapshots = small_state().inner.params, open_snapshots(folder)
     snapshots.save(Snapshot(params), Progress(updates=3))
     restored, _ = snapshots.load(3, Snapshot(params))
     jax.tree.map(np.testing.assert_array_equal, restored.params, jax.device_get(params))

@@ -125,9 +125,25 @@ def test_stops_when_asked_while_learning_and_while_waiting():
     assert lines == []
 
 
-def test_a_failed_source_ends_the_run():
+@pytest.mark.parametrize(
+    ("fail_at", "nan_at", "saved"), [(0, None, []), (2, None, [2]), (2, 1, [])]
+)
+def test_a_failed_source_ends_the_run_and_what_was_learned_is_given_away(fail_at, nan_at, saved):
+    learner, state = small_learner()
+    lines, checkpoints = [], []
     with pytest.raises(SourceFailed, match=r"actor 7 \(pong\)"):
-        _train(ScriptedSource(fail_at=2))
+        run(
+            learner,
+            state,
+            ScriptedSource(fail_at=fail_at, nan_at=nan_at),
+            Progress(),
+            LoopSettings(1000, 1e9, 1e9),
+            stop=lambda: False,
+            on_metrics=lines.append,
+            on_checkpoint=lambda state, *rest: checkpoints.append(int(state.updates)),
+        )
+    assert checkpoints == saved
+    assert [line["learner_updates"] for line in lines] == saved
 
 
 def test_a_non_finite_update_ends_the_run_and_says_where():

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from learner.run_folder import RunFolder, forget_after, write_json
 
 
@@ -21,6 +23,25 @@ def test_metrics_summary_and_tensorboard(tmp_path):
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     content = events.read_bytes()
     assert b"loss/total" in content
+
+
+def test_lines_go_where_a_reader_looks_for_them(tmp_path):
+    """Also once an editor has replaced the file; a folder that is gone is an error."""
+    folder = RunFolder(tmp_path / "run", tensorboard=False)
+    file = tmp_path / "run" / "metrics.jsonl"
+    folder.log({"frames": 4})
+    file.rename(tmp_path / "run" / "metrics.jsonl~")
+    file.write_text('{"frames": 4}\n')
+    folder.log({"frames": 8})
+    assert file.read_text() == '{"frames": 4}\n{"frames": 8}\n'
+    file.unlink()
+    folder.log({"frames": 12})
+    assert file.read_text() == '{"frames": 12}\n'
+    folder.path.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"run/metrics\.jsonl"):
+        folder.log({"frames": 16})
+    assert not (tmp_path / "run").exists()
+    folder.close()
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):

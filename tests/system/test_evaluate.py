@@ -12,7 +12,7 @@ from agents.networks import Heads, make_network
 from scripts import evaluation_display
 from scripts.evaluation_display import EvaluationDisplay
 from tests.actors.specs import CATCH, gymnasium_spec
-from tests.system.command import bmg, on_terminal
+from tests.system.command import bmg, on_terminal, read_summary
 
 GAME = "tests.actors.environments_for_tests:Endless-v0"
 
@@ -88,3 +88,22 @@ def test_plain_lines_tell_the_time_left(monkeypatch, capsys):
     assert lines[0].startswith("endless, 200 frames: 0/4 episodes  frames 2 each  left at most 0:0")
     assert lines[88].startswith("endless, 200 frames: 2/4 episodes  frames 90 each  left 0:0")
     assert lines[-1].endswith("left 0:00:00")
+
+
+def test_an_environment_that_raises_is_named_in_one_line_and_what_was_learned_is_kept(tmp_path):
+    """In a training and in its evaluation; log.txt has the traceback, of what is a user's code."""
+    folder, game = tmp_path / "run", "tests.actors.environments_for_tests:Wearing-v0"
+    run = ("train", "catch/impala", "env.suite=gymnasium", f"env.game={game}")
+    run = (*run, "actors.runtime=in_process", "checkpoint.every_seconds=1e9", "--run-dir", folder)
+    for times, command in ((1, run), (2, ("evaluate", folder))):
+        failed = bmg(*command)
+        assert failed.returncode == 1
+        (line,) = failed.stderr.splitlines()
+        for part in (game, "RuntimeError: the joystick is worn", f"run folder: {folder}"):
+            assert part in line
+        assert (folder / "log.txt").read_text().count("environments_for_tests.py") == times
+    summary = read_summary(folder)
+    assert summary["status"] == "failed"
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    saved = json.loads((newest / "progress.json").read_text())
+    assert saved["updates"] == summary["learner_updates"] > 0

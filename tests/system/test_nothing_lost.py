@@ -37,6 +37,7 @@ def test_a_run_in_a_folder_with_brackets_goes_on_by_what_its_checkpoint_says(tmp
     file.write_text(file.read_text().replace("learning_rate: 0.001", "learning_rate: 0.5"))
     edited = bmg("train", "r/config.yaml", "--run-dir", "r", "--resume", cwd=there)
     _one_line(edited, 2, "learner.learning_rate=0.5", "has 0.001")
+    _one_line(bmg("evaluate", "r", cwd=there), 2, "learner.learning_rate=0.5", "has 0.001")
     resumed = bmg(*run, "total_frames=900", "--resume", cwd=there)
     assert resumed.returncode == 0, resumed.stderr
     assert read_summary(there / "r")["frames"] >= 900
