@@ -79,6 +79,14 @@ def make_game(
     ramping: bool = True,
     minimal_actions: bool = True,
 ) -> Game:
+    """A game with the layer around it.
+
+    Args:
+        name: asterix, breakout, freeway, seaquest or space_invaders.
+        sticky_actions: probability that a step repeats the action executed before it.
+        ramping: whether the games that can become harder do.
+        minimal_actions: the game's own actions instead of all six.
+    """
     rules = _rules(name, ramping)
     actions = rules.minimal_actions if minimal_actions else tuple(range(ALL_ACTIONS))
 

@@ -151,8 +151,10 @@ def _march(aliens: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _bomb(aliens: jax.Array, cannon: jax.Array) -> jax.Array:
-    """The map [10] of the bullet that the aliens shoot: from the lowest one of the nearest column,
-    of two equally near the left one."""
+    """The map of the bullet that the aliens shoot.
+
+    From the lowest one of the nearest column; of two equally near ones the left one.
+    """
     column = jnp.arange(_SIZE)
     distance = 2 * jnp.abs(column - cannon) + (column > cannon)
     distance = jnp.where(aliens != 0, distance, 2 * _SIZE)
