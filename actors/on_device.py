@@ -1,4 +1,4 @@
-"""Playing inside a program: environments that are pure JAX functions, under `lax.scan`."""
+"""Playing inside a program: unrolls of environments that are JAX functions, under `lax.scan`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,146 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from actors.environments import catch, two_colours
-from actors.environments.minatar.games import make_game
-from actors.environments.two_colours import Respawn
+from actors.environments.device import DeviceEnvironment
 from agents.networks import Network, Params
 from agents.playing import Episodes
 from agents.trajectory import Trajectory
 
 # Steps of the scan that are written out: fewer copies of its carry; more than 4 gain nothing.
 _WRITTEN_OUT = 4
-
-
-class Reply(NamedTuple):
-    """What one step gives; as `vector.Timestep`, but of one environment and without observation."""
-
-    reward: jax.Array  # float32
-    discount: jax.Array  # float32, 0 where the return ends; the play goes on all the same
-    ended: jax.Array  # bool, whether an episode has ended; the next step is its reset
-    valid: jax.Array  # bool, False on a reset, which ignores the action
-
-
-class DeviceEnvironment(NamedTuple):
-    """An environment that resets itself, as pure functions of one environment's state."""
-
-    reset: Callable[[jax.Array], Any]  # key -> state
-    observe: Callable[[Any], jax.Array]  # state -> observation
-    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, Reply]]
-    # (state, action, uniform draws [D] in [0, 1)) -> (state, reply)
-    num_actions: int
-    observation_shape: tuple[int, ...]
-    observation_dtype: Any = jnp.float32
-    draws: int = 1  # D
-
-
-def make_two_colours(
-    swap_period: int, respawn: Respawn, collection_discount: float
-) -> DeviceEnvironment:
-    """The grid world.
-
-    The observation after a step that collects an object is that of the new places. With `all` it
-    has nothing to do with the one before; a return that goes on (a discount of 1) is that of a
-    world that goes on, and is worth there what the new place is.
-
-    Args:
-        swap_period: steps after which its rewards swap.
-        respawn: what is placed anew after a collection.
-        collection_discount: discount of a step that collects an object; other steps have 1.
-    """
-
-    def step(state: Any, action: jax.Array, draws: jax.Array) -> tuple[Any, Reply]:
-        state, reward = two_colours.step(state, action, draws[0], swap_period, respawn)
-        collects = jnp.abs(reward) == two_colours.OBJECT_REWARD
-        discount = jnp.where(collects, collection_discount, jnp.ones_like(reward))
-        return state, Reply(reward, discount, jnp.zeros((), bool), jnp.ones((), bool))
-
-    return DeviceEnvironment(
-        reset=two_colours.reset,
-        observe=two_colours.observe,
-        step=step,
-        num_actions=two_colours.ACTIONS,
-        observation_shape=(two_colours.FEATURES,),
-    )
-
-
-def make_catch() -> DeviceEnvironment:
-    """Catch."""
-
-    def column(draws: jax.Array) -> jax.Array:
-        return (catch.COLUMNS * draws[0]).astype(jnp.int32)
-
-    def step(board: Any, action: jax.Array, draws: jax.Array) -> tuple[Any, Reply]:
-        board, result = catch.play(board, action, column(draws))
-        discount = jnp.where(result.ended, 0.0, 1.0)
-        return board, Reply(result.reward, discount, result.ended, result.valid)
-
-    return DeviceEnvironment(
-        reset=lambda key: catch.new_ball(column(jax.random.uniform(key, (1,)))),
-        observe=catch.observe,
-        step=step,
-        num_actions=catch.ACTIONS,
-        observation_shape=(catch.ROWS * catch.COLUMNS,),
-        observation_dtype=jnp.uint8,
-    )
-
-
-class _Limited(NamedTuple):
-    """A game whose episodes may be cut."""
-
-    game: Any
-    steps: jax.Array  # int32, of the episode
-
-
-def make_minatar(
-    name: str,
-    *,
-    sticky_actions: float,
-    ramping: bool,
-    minimal_actions: bool,
-    max_episode_steps: int,
-) -> DeviceEnvironment:
-    """A game of MinAtar, after whose end a step is the reset.
-
-    Args:
-        name: of the game.
-        sticky_actions: probability that the last action is repeated.
-        ramping: whether it becomes harder.
-        minimal_actions: the game's own actions instead of all six.
-        max_episode_steps: at which an episode is cut, with a discount of 1.
-    """
-    game = make_game(
-        name,
-        sticky_actions=sticky_actions,
-        ramping=ramping,
-        minimal_actions=minimal_actions,
-    )
-
-    def reset(key: jax.Array) -> _Limited:
-        draws = jax.random.uniform(key, (game.start_draws,))
-        return _Limited(game.start(draws), jnp.zeros((), jnp.int32))
-
-    def step(state: _Limited, action: jax.Array, draws: jax.Array) -> tuple[_Limited, Reply]:
-        is_reset = state.game.over
-        played, reward, over = game.step(state.game, action, draws[: game.step_draws])
-        steps = jnp.where(is_reset, 0, state.steps + 1)
-        ended = ~is_reset & (over | (steps >= max_episode_steps))
-        first = game.restart(state.game, draws[game.step_draws :])
-        following = jax.tree.map(
-            lambda a, b: jnp.where(is_reset, a, b), first, played._replace(over=ended)
-        )
-        discount = jnp.where(over & ~is_reset, 0.0, 1.0)
-        return _Limited(following, steps), Reply(reward, discount, ended, ~is_reset)
-
-    return DeviceEnvironment(
-        reset=reset,
-        observe=lambda state: game.observe(state.game),
-        step=step,
-        num_actions=game.num_actions,
-        observation_shape=game.observation_shape,
-        observation_dtype=jnp.bool_,
-        draws=game.step_draws + game.start_draws,
-    )
 
 
 def make_unroll(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,10 @@ from scripts.output import say
 from scripts.train import check_same_run
 
 if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
+    from actors.evaluation import Played
     from agents.networks import Params
+    from agents.trajectory import Episode
+    from learner.checkpoint import Checkpoints
     from learner.loop import Progress
 
 _ENVIRONMENTS = 10  # side by side
@@ -60,11 +63,7 @@ def evaluate(
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
     config = load(str(path / "config.yaml"))
     check_same_run(config, path)
-    if runs_on_device(config):
-        raise ConfigError(
-            f"{run_dir}: a run with actors.runtime=on_device cannot be evaluated; `bmg report` "
-            "shows what its agents collected while they learned"
-        )
+    _check_on_device(config, video, snapshots)
     config = _on_this_machine(config)
     protocol = protocol or config.evaluation.protocol
     evaluation = config.evaluation.model_copy(update={"protocol": protocol})
@@ -93,9 +92,11 @@ def evaluate(
         )
     runtime.use_compilation_cache()
     jax_environment.require_device()
-    probe = build.probe_environment(config)
     learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
     config = config.model_copy(update={"learner": learner})  # of this machine, not the run's
+    if runs_on_device(config):
+        return _evaluate_seeds(path, config, policy, seed, kept, episodes or 10, video)
+    probe = build.probe_environment(config)
     game = _Game(path, config, policy, seed, probe.num_actions)
     like = build.build_agent(config, probe).initial_state
     if snapshots:
@@ -106,19 +107,52 @@ def evaluate(
                 raise RunFailed(str(error)) from error
             if not _is_played(game.file(progress, at=True)):
                 count = episodes or config.evaluation.episodes
-                game.play(snapshot.params, progress, count, at=True)
+                game.play([snapshot.params], progress, count, at=True)
         return 0
     try:
         state, progress = kept.restore(like)
     except CheckpointError as error:
         raise RunFailed(str(error)) from error
-    result = game.play(state.inner.params, progress, episodes or 10, at=False)
-    if video is not None:
-        with _saying_what_failed(config, path):
-            score = _write_video(video, config, policy, state.inner.params, seed, _learned(path))
-        result["video"] = {"file": video, "episode_return": score}
-        write_json(game.file(progress, at=False), result)
-        say(f"{video}: one more episode, {score:g}")
+    game.play([state.inner.params], progress, episodes or 10, at=False, video=video)
+    return 0
+
+
+def _check_on_device(config: Config, video: str | None, snapshots: bool) -> None:
+    if not runs_on_device(config):
+        return
+    if config.agent.algorithm.startswith("q_lambda"):
+        raise ConfigError(
+            f"agent.algorithm={config.agent.algorithm}: its agents have no policy of their own to "
+            "evaluate; `bmg report` shows what they collected while they learned"
+        )
+    if snapshots:
+        raise ConfigError("--snapshots: a run with actors.runtime=on_device keeps none")
+    if video is not None and config.env.suite != "catch":
+        raise ConfigError(f"--video: env.suite={config.env.suite} has no pictures")
+
+
+def _evaluate_seeds(
+    path: Path,
+    config: Config,
+    policy: str,
+    seed: int,
+    kept: Checkpoints,
+    episodes: int,
+    video: str | None,
+) -> int:
+    """Plays the agents of all seeds of a program, one after the other."""
+    from learner.checkpoint import CheckpointError
+    from scripts import on_device
+
+    environment = on_device.build_environment(config.env)
+    algorithm = on_device.build_algorithm(config, environment)
+    learner = on_device.build_seeds_learner(config, algorithm)
+    game = _Game(path, config, policy, seed, environment.num_actions)
+    try:
+        state, progress = kept.restore(learner.initial_state())
+    except CheckpointError as error:
+        raise RunFailed(str(error)) from error
+    game.play(on_device.policies(state), progress, episodes, at=False, video=video)
     return 0
 
 
@@ -156,39 +190,47 @@ class _Game:
         return self._path / f"{'-'.join(parts)}.json"
 
     def play(
-        self, params: Params, progress: Progress, episodes: int, *, at: bool
-    ) -> dict[str, Any]:
+        self,
+        agents: Sequence[Params],
+        progress: Progress,
+        episodes: int,
+        *,
+        at: bool,
+        video: str | None = None,
+    ) -> None:
         """Plays, prints and writes.
+
+        Args:
+            agents: one, or that of each seed of a program.
+            progress: of their training.
+            episodes: of each of them.
+            at: whether it is a snapshot.
+            video: where to film one more episode, of the first of them.
 
         Raises:
             RunFailed: the environment raised.
         """
         from actors.environments.suites import protocol
-        from actors.evaluation import play_episodes
 
         config = self._config
         title = f"{config.env.game}, {progress.frames:,} frames"
-        with (
-            _saying_what_failed(config, self._path),
-            contextlib.closing(EvaluationDisplay(title, episodes)) as display,
-        ):
-            played, cut = play_episodes(
-                self._spec,
-                config.agent.network,
-                self._policy,
-                params,
-                episodes=episodes,
-                seed=self._seed,
-                num_envs=_ENVIRONMENTS,
-                threads=os.cpu_count() or 1,
-                on_step=display.show,
-            )
+        played: list[Episode] = []
+        cut = 0
+        for index, params in enumerate(agents):
+            of_seed = f", seed {config.seed + index}" if len(agents) > 1 else ""
+            of_agent = self._played(f"{title}{of_seed}", params, episodes)
+            played, cut = played + of_agent.episodes, cut + of_agent.cut
         scores = np.asarray([episode.score for episode in played])
-        error = float(scores.std(ddof=1) / np.sqrt(episodes)) if episodes > 1 else None
+        # Of several seeds the question is how another seed would play.
+        of_seeds = scores.reshape(len(agents), -1).mean(axis=1)
+        sample = of_seeds if len(agents) > 1 else scores
+        error = float(sample.std(ddof=1) / np.sqrt(len(sample))) if len(sample) > 1 else None
+        seeds = {"seeds": len(agents), "returns_of_seeds": of_seeds.tolist()}
         result: dict[str, Any] = {
             "mean_return": float(scores.mean()),
             "standard_error": error,
-            "episodes": episodes,
+            "episodes": len(played),
+            **(seeds if len(agents) > 1 else {}),
             "cut": cut,
             "policy": self._policy,
             "evaluation_protocol": config.evaluation.protocol,
@@ -209,8 +251,35 @@ class _Game:
         write_json(file, result)
         spread = f" +- {error:.2f} (standard error)" if error is not None else ""
         limited = f", {cut} of them cut by a time limit" if cut else ""
-        say(f"{title}: {scores.mean():.2f}{spread} over {episodes} episodes{limited}; {file}")
-        return result
+        over = f"{len(agents)} seeds, " if len(agents) > 1 else ""
+        over += f"{len(played)} episodes"
+        say(f"{title}: {scores.mean():.2f}{spread} over {over}{limited}; {file}")
+        if video is not None:
+            with _saying_what_failed(config, self._path):
+                score = _write_video(
+                    video, config, self._policy, agents[0], self._seed, _learned(self._path)
+                )
+            write_json(file, {**result, "video": {"file": video, "episode_return": score}})
+            say(f"{video}: one more episode, {score:g}")
+
+    def _played(self, title: str, params: Params, episodes: int) -> Played:
+        from actors.evaluation import play_episodes
+
+        with (
+            _saying_what_failed(self._config, self._path),
+            contextlib.closing(EvaluationDisplay(title, episodes)) as display,
+        ):
+            return play_episodes(
+                self._spec,
+                self._config.agent.network,
+                self._policy,
+                params,
+                episodes=episodes,
+                seed=self._seed,
+                num_envs=_ENVIRONMENTS,
+                threads=os.cpu_count() or 1,
+                on_step=display.show,
+            )
 
 
 _PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -256,13 +325,14 @@ def _on_this_machine(config: Config) -> Config:
     that of one whose hyper-parameters are fixed.
     """
     agent = config.agent
+    runtime = "on_device" if runs_on_device(config) else "in_process"
     if config.hyperparameters_from is not None:
         agent = agent.model_copy(update={"algorithm": "impala"})
     return config.model_copy(
         update={
             "hyperparameters_from": None,
             "agent": agent,
-            "actors": config.actors.model_copy(update={"runtime": "in_process"}),
+            "actors": config.actors.model_copy(update={"runtime": runtime}),
             "learner": config.learner.model_copy(update={"devices": 1}),
             "logging": config.logging.model_copy(update={"wandb": False}),
         }

@@ -8,16 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from actors.on_device import (
-    DeviceEnvironment,
-    make_catch,
-    make_minatar,
-    make_players,
-    make_two_colours,
-    make_unroll,
-)
-from agents.algorithm import Algorithm, make_algorithm
-from agents.networks import make_dense_network, make_network, without_last_logits
+from actors.environments.device import DeviceEnvironment, make_device_environment
+from actors.on_device import make_players, make_unroll
+from agents.algorithm import Algorithm, State, make_algorithm
+from agents.networks import Params, make_dense_network, make_network, without_last_logits
 from agents.off_policy import off_policy_parts
 from agents.on_policy import on_policy_parts
 from agents.parts import Parts
@@ -27,9 +21,9 @@ from agents.settings import Settings
 from agents.trajectory import learner_view
 from configs.load import ConfigError
 from configs.schema import Config, EnvironmentConfig
-from learner.on_device import SeedsLearner, make_seeds_learner
+from learner.on_device import SeedsLearner, SeedsState, make_seeds_learner
 from scripts.build import Probe, check_network
-from scripts.check import is_on_policy
+from scripts.check import environment_spec, is_on_policy
 from scripts.settings import make_settings
 
 # Environment steps in a point of the learning curve, about: a hundred points to a swap.
@@ -58,17 +52,7 @@ def use_all_cores(devices: int, seeds: int) -> None:
 
 def build_environment(env: EnvironmentConfig) -> DeviceEnvironment:
     """What is played."""
-    if env.suite == "catch":
-        return make_catch()
-    if env.suite == "minatar":
-        return make_minatar(
-            env.game,
-            sticky_actions=env.sticky_actions,
-            ramping=env.ramping,
-            minimal_actions=not env.full_action_space,
-            max_episode_steps=env.max_episode_frames,
-        )
-    return make_two_colours(env.swap_period, env.respawn, env.collection_discount)
+    return make_device_environment(environment_spec(env))
 
 
 def build_parts(
@@ -148,6 +132,19 @@ def build_seeds_learner(config: Config, algorithm: Algorithm) -> SeedsLearner:
         steps_per_update=steps,
         cycles=max(1, round(points_steps / (algorithm.online * steps))),
     )
+
+
+def policies(state: SeedsState) -> list[Params]:
+    """Parameters of the agent of each seed.
+
+    Args:
+        state: host arrays of actor-critics.
+    """
+    inner = state.inner.inner
+    if isinstance(inner, State):  # of an algorithm that plays before its steps
+        inner = inner.inner
+    seeds = jax.tree.leaves(inner.params)[0].shape[0]
+    return [jax.tree.map(lambda x, i=i: x[i], inner.params) for i in range(seeds)]
 
 
 def _devices(wanted: int, seeds: int) -> list[Any]:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.on_device import DeviceEnvironment
+from actors.environments.device import DeviceEnvironment
 from agents.algorithm import Algorithm
 from configs.schema import Config
 from scripts import jax_environment, memory, on_device, runtime

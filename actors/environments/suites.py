@@ -25,7 +25,7 @@ SUITES = {
     "catch": Suite(("ray", "in_process", "on_device"), games=("catch",)),
     "gymnasium": Suite(("ray", "in_process")),
     "minatar": Suite(
-        ("on_device",),
+        ("ray", "in_process", "on_device"),
         ("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
         ("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
     ),
@@ -49,6 +49,10 @@ def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> Vect
         from actors.environments.catch import Catch
 
         return Catch(spec, num_envs, threads)
+    if "on_device" in SUITES[spec.suite].runtimes:
+        from actors.environments.device import OnHost, make_device_environment
+
+        return OnHost(make_device_environment(spec), num_envs)
     from actors.environments.gymnasium_suite import GymnasiumSuite
 
     return GymnasiumSuite(spec, num_envs, threads)

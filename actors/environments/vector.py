@@ -42,6 +42,7 @@ class EnvironmentSpec(NamedTuple):
     life_loss_discount: float
     swap_period: int = 100_000
     respawn: str = "object"
+    collection_discount: float = 1.0
     ramping: bool = True
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from actors.environments.device import make_minatar
 from actors.environments.minatar.games import make_game
-from actors.on_device import make_minatar, make_players
+from actors.on_device import make_players
 from agents.networks import make_network
 
 STEPS, COUNT = 60, 8

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.on_device import make_two_colours, make_unroll
+from actors.environments.device import make_two_colours
+from actors.on_device import make_unroll
 from agents import actor_critic
 from agents.algorithm import make_algorithm
 from agents.hyperparameters import Learned

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from actors.environments import catch
-from actors.on_device import make_catch, make_players
+from actors.environments.device import make_catch
+from actors.on_device import make_players
 from agents.algorithm import make_algorithm
 from agents.networks import make_network
 from agents.playing import playing

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from actors.on_device import make_two_colours
+from actors.environments.device import make_two_colours
 from agents.algorithm import make_algorithm
 from agents.hyperparameters import Learned
 from agents.networks import make_dense_network
