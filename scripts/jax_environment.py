@@ -14,6 +14,7 @@ FIXED = {
     "JAX_NUMPY_DTYPE_PROMOTION": "standard",
     "JAX_DEFAULT_PRNG_IMPL": "threefry2x32",
     "JAX_TRANSFER_GUARD": "allow",
+    "JAX_DEBUG_KEY_REUSE": "0",
 }
 # XLA reads its flags once, and ends the process if it does not know one. jaxlib alone takes a third
 # of a second.
@@ -33,16 +34,20 @@ def require_jax() -> None:
     """
     if "jax" in sys.modules:
         return
+    if sys.flags.optimize > 1:
+        raise ConfigError("PYTHONOPTIMIZE=2 (-OO): JAX's packages need their docstrings; use 1")
     _check_xla_flags()
     given = {name: os.environ[name] for name in FIXED if name in os.environ}
     os.environ.update({name: FIXED[name] for name in given})
     try:
-        import jax  # noqa: F401
+        import jax
     except ValueError as error:
         raise ConfigError(f"JAX refuses its environment: {error}; unset that variable") from None
     for name, value in given.items():
         if value.lower() not in (FIXED[name], {"0": "false"}.get(FIXED[name])):
             _log.warning("bmg: %s=%s is not followed: %s holds", name, value, FIXED[name])
+    if jax.config.jax_disable_jit:
+        _log.warning("bmg: JAX_DISABLE_JIT: nothing is compiled, and all takes 100 times as long")
 
 
 def require_device() -> None:

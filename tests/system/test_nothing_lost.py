@@ -4,9 +4,12 @@ import contextlib
 import json
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from actors.ray_folder import ray_folder
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 CATCH = (
@@ -76,15 +79,14 @@ def test_meta_learning_that_dies_is_said_once_by_name(tmp_path):
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """A small file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder))
-    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode != 0:
-        pytest.skip("this user may not mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk():
+    """A small file system of its own, with a path short enough for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        mount = ("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder)
+        if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode != 0:
+            pytest.skip("this user may not mount a small file system")
+        yield Path(folder)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def _fill(disk, leave=0):
@@ -129,3 +131,12 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(disk, leave, opt
     assert read_summary(folder)["status"] == "finished"
     frames = [line["frames"] for line in read_metrics(folder)]
     assert frames == sorted(set(frames))
+
+
+def test_ray_keeps_its_files_where_there_is_room(disk, monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(disk))
+    assert ray_folder() == "/tmp/ray"
+    monkeypatch.setenv("RAY_TMPDIR", str(disk))
+    with pytest.raises(ValueError, match=r"has no room \(No space left on device\); set it to"):
+        ray_folder()

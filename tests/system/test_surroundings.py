@@ -35,9 +35,10 @@ def _bmg(variables, *arguments):
         ("bench", "JAX_PLATFORMS", "nonsense", "no such device here"),
         ("train", "JAX_NUMPY_RANK_PROMOTION", "raaise", 'Invalid value "raaise"'),
         ("train", "XLA_FLAGS", "--nonsense", "Unknown flag in XLA_FLAGS: --nonsense"),
+        ("train", "PYTHONOPTIMIZE", "2", "need their docstrings"),
         ("train", "RAY_TMPDIR", f"/tmp/{_LONG}", "too long a path; set it to another folder"),
     ],
-    ids=["cuda", "nonsense", "rank_promotion", "xla_flags", "ray_tmpdir"],
+    ids=["cuda", "nonsense", "rank_promotion", "xla_flags", "optimize", "ray_tmpdir"],
 )
 def test_what_cannot_work_is_refused_by_its_name(tmp_path, command, variable, value, said):
     if value == "cuda" and shutil.which("nvidia-smi"):
@@ -62,6 +63,7 @@ def test_a_run_and_its_report_whatever_the_environment_asks_for(tmp_path):
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         "JAX_DEFAULT_PRNG_IMPL": "rbg",
         "JAX_TRANSFER_GUARD": "disallow",
+        "JAX_DEBUG_KEY_REUSE": "1",
     }
     elsewhere = {"TMPDIR": str(long), "RAY_ADDRESS": "127.0.0.1:1", "HOME": "/proc"}
     folder = tmp_path / "run"
@@ -77,6 +79,19 @@ def test_a_run_and_its_report_whatever_the_environment_asks_for(tmp_path):
     reported = _bmg(notebook, "report", folder)
     assert reported.returncode == 0, reported.stderr
     assert (folder / "index.html").exists()
+
+
+def test_a_run_that_will_crawl_says_so():
+    result = subprocess.run(
+        [sys.executable, "-c", "from scripts import jax_environment as e; e.require_jax()"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=ROOT,
+        env={**os.environ, "JAX_DISABLE_JIT": "1"},
+        check=True,
+    )
+    assert result.stderr.startswith("bmg: JAX_DISABLE_JIT: nothing is compiled")
 
 
 def test_where_ray_keeps_its_sockets(tmp_path, monkeypatch):
