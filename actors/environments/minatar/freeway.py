@@ -43,7 +43,7 @@ def start(draws: jax.Array) -> State:
         row=jnp.full((), _BOTTOM, jnp.int32),
         cooldown=jnp.full((), _COOLDOWN, jnp.int32),
         budget=jnp.full((), _BUDGET, jnp.int32),
-        x=jnp.where(speed == 0, _NOWHERE, 0),
+        x=jnp.where(speed == 0, _NOWHERE, 0).astype(jnp.int32),
         speed=speed,
         countdown=jnp.abs(speed),
     )

@@ -40,36 +40,37 @@ class _Rules(NamedTuple):
     """A game without the layer around it; its actions are always the six."""
 
     start: Callable[[jax.Array], Any]
-    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]
+    step: Callable[..., tuple[Any, jax.Array, jax.Array]]
     observe: Callable[[Any], jax.Array]
     minimal_actions: tuple[int, ...]
     channels: int
     start_draws: int
     step_draws: int
+    ramps: bool  # whether it can get harder: `step` then takes `ramping`
 
 
-def _rules(name: str, ramping: bool) -> _Rules:
-    module = _MODULES[name]
-    step = functools.partial(module.step, ramping=ramping) if name in _RAMPING else module.step
+def _rules(game: Any, ramps: bool) -> _Rules:
+    """The functions and constants of a game's module."""
     return _Rules(
-        module.start,
-        step,
-        module.observe,
-        module.MINIMAL_ACTIONS,
-        module.CHANNELS,
-        module.START_DRAWS,
-        module.STEP_DRAWS,
+        start=game.start,
+        step=game.step,
+        observe=game.observe,
+        minimal_actions=game.MINIMAL_ACTIONS,
+        channels=game.CHANNELS,
+        start_draws=game.START_DRAWS,
+        step_draws=game.STEP_DRAWS,
+        ramps=ramps,
     )
 
 
-_MODULES: dict[str, Any] = {
-    "asterix": asterix,
-    "breakout": breakout,
-    "freeway": freeway,
-    "seaquest": seaquest,
-    "space_invaders": space_invaders,
+_GAMES = {
+    "asterix": _rules(asterix, ramps=True),
+    "breakout": _rules(breakout, ramps=False),
+    "freeway": _rules(freeway, ramps=False),
+    "seaquest": _rules(seaquest, ramps=True),
+    "space_invaders": _rules(space_invaders, ramps=True),
 }
-_RAMPING = ("asterix", "seaquest", "space_invaders")
+GAMES = tuple(_GAMES)
 
 
 def make_game(
@@ -79,15 +80,23 @@ def make_game(
     ramping: bool = True,
     minimal_actions: bool = True,
 ) -> Game:
-    """A game with the layer around it.
+    """A game with what lies around it: sticky actions, the set of actions, and its end.
+
+    After the end of an episode a step changes nothing but the stored action, gives no reward and
+    is over; only `restart` begins another one.
 
     Args:
-        name: asterix, breakout, freeway, seaquest or space_invaders.
-        sticky_actions: probability that a step repeats the action executed before it.
-        ramping: whether the games that can become harder do.
-        minimal_actions: the game's own actions instead of all six.
+        name: one of `GAMES`.
+        sticky_actions: probability with which a step executes the action of the step before.
+        ramping: whether Asterix, Seaquest and Space Invaders get harder; others have no such rule.
+        minimal_actions: whether an action is an index into those that mean something in the game,
+            or one of the six of all games.
+
+    Returns:
+        The functions. Of the draws of a step the first one is for stickiness.
     """
-    rules = _rules(name, ramping)
+    rules = _GAMES[name]
+    play = functools.partial(rules.step, ramping=ramping) if rules.ramps else rules.step
     actions = rules.minimal_actions if minimal_actions else tuple(range(ALL_ACTIONS))
 
     def start(draws: jax.Array) -> State:
@@ -101,7 +110,7 @@ def make_game(
     ) -> tuple[State, jax.Array, jax.Array]:
         action = _translated(action, actions)
         action = jnp.where(draws[0] < sticky_actions, state.last_action, action)
-        game, reward, ends = rules.step(state.game, action, draws[1:])
+        game, reward, ends = play(state.game, action, draws[1:])
         game = jax.tree.map(lambda old, new: jnp.where(state.over, old, new), state.game, game)
         over = state.over | ends
         return State(game, action, over), jnp.where(state.over, 0.0, reward), over

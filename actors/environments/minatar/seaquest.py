@@ -150,11 +150,8 @@ def observe(state: State) -> jax.Array:
     way = jnp.where(_flags(state.enemy_right), 1, -1)
     is_submarine = _flags(state.enemy_submarine)
     row = jnp.arange(_SIZE)
-    oxygen = jnp.maximum(state.oxygen, 0) * 10 // _OXYGEN
-    # columns 0 to n - 1, and 9 - c to 8
-    oxygen_bar = (2 << oxygen) - 2
-    divers = jnp.maximum(state.divers, 0)
-    diver_bar = _LINE // 2 & ~((1 << (_SIZE - divers)) - 1)
+    oxygen_bar = (2 << _tenths(jnp.maximum(state.oxygen, 0))) - 2  # columns 0 to n - 1
+    diver_bar = 0b11_1111_1110 & -(1 << (_SIZE - jnp.maximum(state.divers, 0)))  # 9 - n to 8
     bottom = row == _BOTTOM
     table = jnp.stack(
         [
@@ -332,7 +329,7 @@ def _breathe(state: State, ramping: bool) -> tuple[State, jax.Array, jax.Array]:
     arrives = ~under_water & ~state.surfaced
     counts = arrives & (state.divers != 0)
     rescues = counts & (state.divers == _MAX_DIVERS)
-    reward = jnp.where(rescues, state.oxygen * 10 // _OXYGEN, 0)
+    reward = jnp.where(rescues, _tenths(state.oxygen), 0)
     divers = jnp.where(rescues, -1, state.divers - counts)
     oxygen = jnp.where(counts, _OXYGEN, state.oxygen - under_water)
     after = state._replace(
@@ -349,6 +346,11 @@ def _breathe(state: State, ramping: bool) -> tuple[State, jax.Array, jax.Array]:
             ramp_level=state.ramp_level + ramps,
         )
     return after, reward, arrives & ~counts
+
+
+def _tenths(oxygen: jax.Array) -> jax.Array:
+    """Full tenths of the oxygen, which is not negative."""
+    return jax.lax.div(oxygen, jnp.int32(_OXYGEN // 10))
 
 
 def _row(draw: jax.Array) -> jax.Array:

@@ -135,7 +135,7 @@ def _wave() -> jax.Array:
     """The map of 24 aliens [10] with which a wave begins."""
     column = jnp.arange(_SIZE)
     first, last = _WAVE_COLUMNS
-    return jnp.where((column >= first) & (column <= last), _WAVE_ROWS, 0)
+    return jnp.where((column >= first) & (column <= last), _WAVE_ROWS, 0).astype(jnp.int32)
 
 
 def _march(aliens: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -151,9 +151,9 @@ def _march(aliens: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _bomb(aliens: jax.Array, cannon: jax.Array) -> jax.Array:
-    """The map of the bullet that the aliens shoot.
+    """The map [10] of the bullet that the aliens shoot.
 
-    From the lowest one of the nearest column; of two equally near ones the left one.
+    It comes from the lowest alien of the nearest column, of two equally near the left one.
     """
     column = jnp.arange(_SIZE)
     distance = 2 * jnp.abs(column - cannon) + (column > cannon)
