@@ -46,7 +46,7 @@ def require_jax() -> None:
     for name, value in given.items():
         if value.lower() not in (FIXED[name], {"0": "false"}.get(FIXED[name])):
             _log.warning("bmg: %s=%s is not followed: %s holds", name, value, FIXED[name])
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         _log.warning("bmg: JAX_DISABLE_JIT: nothing is compiled, and all takes 100 times as long")
 
 
