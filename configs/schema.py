@@ -86,6 +86,12 @@ class EnvironmentConfig(_Group):
     collection_discount: float = Field(default=1.0, ge=0.0, le=1.0)
     """two_colours: discount of the step that collects an object: 0 ends the return there."""
 
+    change_every: int | None = Field(default=None, ge=1, le=2**24)
+    """catch and minatar: steps of each game after which what its actions do is permuted anew, in
+    all games of a run at once; null: never."""
+    change_seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of these permutations; they are the same for all seeds of a run."""
+
     @model_validator(mode="before")
     @classmethod
     def _only_atari_clips(cls, values: Any) -> Any:

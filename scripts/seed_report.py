@@ -1,6 +1,7 @@
 """Figures and tables of runs of several seeds: section 5.1 of Flennerhag et al. 2021."""
 
 import itertools
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from scripts.seed_statistics import (
     within_a_period,
 )
 from scripts.seed_table import inner_and_bootstrap_steps, table_rows, totals
+from scripts.sensitivity import draw_sensitivity, sensitivities, sensitivity_rows
 from scripts.tables import write_tables
 
 _POINTS_DRAWN = 1_000
@@ -63,12 +65,19 @@ def report_seeds(groups: list[Group], folder: Path, table: str) -> Written:
     worlds, stems = by_world(groups), list[str]()
     with pyplot().rc_context(STYLE):
         for world, members in worlds.items():
-            name = world.removeprefix("env.").replace("=", "_")
+            name = re.sub(r"[^\w.-]+", "_", world.replace("env.", ""))
             suffix = f"_{name}" if len(worlds) > 1 else ""
             stems += _draw_world(members, styles, folder, suffix)
+        every = sensitivities(groups)
+        for sensitivity in every:
+            stems.append(f"sensitivity_{sensitivity.key.rpartition('.')[2]}")
+            draw_sensitivity(sensitivity, folder / stems[-1])
     rows = table_rows([group for members in worlds.values() for group in members])
-    files = [*files_of(stems), *write_tables(rows, folder, table)]
-    return Written(stems, [("", rows)], files)
+    tables, files = [("", rows)], [*files_of(stems), *write_tables(rows, folder, table)]
+    if starts := sensitivity_rows(every):
+        tables.append(("Sensitivity to starting values", starts))
+        files += write_tables(starts, folder, "sensitivity")
+    return Written(stems, tables, files)
 
 
 def _draw_world(
@@ -151,7 +160,8 @@ def draw_schedule(groups: list[Group], styles: dict[str, Any], stem: Path) -> bo
         for swap in np.arange(edges[0] or period, edges[-1], period):
             panel.axvline(swap, color="0.35", linewidth=0.8, zorder=1)
     size = f"means of {bin_size(spacings, period):,.0f} steps"
-    label_steps(axes[-1], f"environment steps ({size}; vertical lines: rewards swap)")
+    what = "rewards swap" if groups[0].respawn else "actions change"
+    label_steps(axes[-1], f"environment steps ({size}; vertical lines: {what})")
     finish(figure, caption(groups), stem)
     return True
 
@@ -179,7 +189,7 @@ def draw_after_swap(groups: list[Group], styles: dict[str, Any], stem: Path) -> 
     panels = _panels(groups, styles, size * np.arange(round(period / size) + 1), swaps)
     figure, axes = _draw_panels(panels)
     axes[-1].set_xlim(0, None)
-    label_steps(axes[-1], f"environment steps since the swap (means of {size:,.0f} steps)")
+    label_steps(axes[-1], f"environment steps since the change (means of {size:,.0f} steps)")
     finish(figure, f"{caption(groups)}, over all swaps after the first quarter", stem)
     return True
 

@@ -60,9 +60,12 @@ class Group(NamedTuple):
 
     @property
     def period(self) -> int | None:
-        """Environment steps between two swaps of the rewards."""
-        suite, period = self.setting("env.suite"), self.setting("env.swap_period")
-        return int(period) if suite == "two_colours" and period else None
+        """Environment steps of a seed between two changes of its world; None: it never changes."""
+        if self.setting("env.suite") == "two_colours":
+            period = self.setting("env.swap_period")
+            return int(period) if period else None
+        period, games = self.setting("env.change_every"), self.setting("learner.batch_size")
+        return int(period) * int(games) if period and games else None
 
     @property
     def respawn(self) -> str | None:
@@ -75,7 +78,9 @@ class Group(NamedTuple):
         """What is played: results of different worlds share no figure."""
         if self.respawn:
             return f"env.respawn={self.respawn}"
-        return f"env.game={shown(self.setting('env.game'))}"
+        often = self.setting("env.change_every")
+        changes = f", env.change_every={shown(often)}" if often else ""
+        return f"env.game={shown(self.setting('env.game'))}{changes}"
 
 
 def read(path: Path) -> SeedRun:

@@ -6,13 +6,13 @@ import numpy as np
 
 from scripts.seed_runs import Group
 from scripts.seed_statistics import (
-    binned_means,
     binned_sums,
     mean_interval,
     rise_after_swap,
     spacing,
     swap_steps,
 )
+from scripts.sensitivity import final_returns
 
 # Total reward after 10M steps with swaps every 100,000, where a collection places all anew: mean,
 # standard deviation over 10 seeds, and of what. Luketina et al., CoLLAs 2022, table 1.
@@ -80,9 +80,7 @@ def _last_returns(group: Group) -> tuple[float | None, float | None, float | Non
     """Mean return of the episodes of the last tenth, and its interval over seeds."""
     if group.episode_return is None:
         return None, None, None
-    end = float(group.frames[-1])
-    edges = np.array([0.9 * end, end])
-    interval = mean_interval(binned_means(group.frames, group.episode_return, edges)[:, 0])
+    interval = mean_interval(final_returns(group))
     return _number(interval.mean), _number(interval.low), _number(interval.high)
 
 

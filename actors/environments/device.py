@@ -148,8 +148,66 @@ def make_minatar(
     )
 
 
+_CHANGES = 64  # permutations of a series
+
+
+def permutations(num_actions: int, seed: int) -> np.ndarray:
+    """What actions do after each change [64, A]: the action that each becomes.
+
+    The first row changes nothing; no two in a row are the same, the last and the first included.
+    """
+    random = np.random.default_rng(seed)
+    series = [np.arange(num_actions)]
+    while len(series) < _CHANGES:
+        drawn = random.permutation(num_actions)
+        is_last = len(series) == _CHANGES - 1
+        if (drawn != series[-1]).any() and not (is_last and (drawn == series[0]).all()):
+            series.append(drawn)
+    return np.asarray(series, np.int32)
+
+
+class _Changing(NamedTuple):
+    """An environment, and how often it has been stepped."""
+
+    state: Any
+    clock: jax.Array  # int32, resets included, modulo the whole series of permutations
+
+
+def changing(environment: DeviceEnvironment, every: int, seed: int) -> DeviceEnvironment:
+    """An environment in which what actions do is permuted anew, again and again.
+
+    At first they do what they always did. All environments that are stepped together change
+    together; after 64 different times the series begins again.
+
+    Args:
+        environment: that changes.
+        every: steps between two changes.
+        seed: of `permutations`.
+    """
+    series = permutations(environment.num_actions, seed)
+
+    def step(state: _Changing, action: jax.Array, draws: jax.Array) -> tuple[_Changing, Reply]:
+        meant = jnp.asarray(series)[state.clock // every, action]
+        inner, reply = environment.step(state.state, meant, draws)
+        clock = state.clock + 1
+        return _Changing(inner, jnp.where(clock == _CHANGES * every, 0, clock)), reply
+
+    return environment._replace(
+        reset=lambda key: _Changing(environment.reset(key), jnp.zeros((), jnp.int32)),
+        observe=lambda state: environment.observe(state.state),
+        step=step,
+    )
+
+
 def make_device_environment(spec: EnvironmentSpec) -> DeviceEnvironment:
     """Makes what `actors.environments.suites.SUITES` says can be played on the device."""
+    environment = _unchanging(spec)
+    if spec.change_every is None:
+        return environment
+    return changing(environment, spec.change_every, spec.change_seed)
+
+
+def _unchanging(spec: EnvironmentSpec) -> DeviceEnvironment:
     if spec.suite == "catch":
         return make_catch()
     if spec.suite == "two_colours":

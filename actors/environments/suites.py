@@ -22,11 +22,14 @@ SUITES = {
             *("max_episode_frames", "life_loss_discount"),
         ),
     ),
-    "catch": Suite(("ray", "in_process", "on_device"), games=("catch",)),
+    "catch": Suite(("ray", "in_process", "on_device"), ("change_every", "change_seed"), ("catch",)),
     "gymnasium": Suite(("ray", "in_process")),
     "minatar": Suite(
         ("ray", "in_process", "on_device"),
-        ("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
+        (
+            *("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
+            *("change_every", "change_seed"),
+        ),
         ("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
     ),
     "two_colours": Suite(
@@ -45,7 +48,7 @@ def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> Vect
         from actors.environments.atari import Atari
 
         return Atari(spec, num_envs, threads)
-    if spec.suite == "catch":
+    if spec.suite == "catch" and spec.change_every is None:
         from actors.environments.catch import Catch
 
         return Catch(spec, num_envs, threads)
@@ -63,6 +66,7 @@ _STAMPED = {
     "two_colours": ("swap_period", "respawn"),
     "minatar": ("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
 }
+_CHANGES = ("change_every", "change_seed")
 
 
 def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
@@ -75,6 +79,7 @@ def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
             "game": spec.game,
             **versions,
             **{key: getattr(spec, key) for key in _STAMPED.get(spec.suite, ())},
+            **{key: getattr(spec, key) for key in _CHANGES if spec.change_every is not None},
             "training_reward_clip": reward_clip,
         }
     return {

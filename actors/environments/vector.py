@@ -44,6 +44,8 @@ class EnvironmentSpec(NamedTuple):
     respawn: str = "object"
     collection_discount: float = 1.0
     ramping: bool = True
+    change_every: int | None = None
+    change_seed: int = 0
 
 
 class Timestep(NamedTuple):

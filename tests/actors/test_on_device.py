@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.environments.device import make_minatar
+from actors.environments.device import changing, make_catch, make_minatar, permutations
 from actors.environments.minatar.games import make_game
 from actors.on_device import make_players
 from agents.networks import make_network
@@ -96,3 +96,28 @@ def test_a_limit_bootstraps_from_the_last_observation(played):
     )
     seen = np.asarray(trajectory.observation[t + 1, b])
     assert not seen[3, [0, 9], 1].any()  # still the old episode's
+
+
+def test_actions_are_permuted_in_all_games_at_once():
+    """Catch against boards whose actions are translated outside, over more than a whole series."""
+    every, plain = 3, make_catch()
+    environment, series = changing(plain, every, 7), permutations(3, 7)
+    assert series.shape == (64, 3)
+    np.testing.assert_array_equal(series[0], [0, 1, 2])
+    assert (np.sort(series, axis=1) == [0, 1, 2]).all()
+    assert (series != np.roll(series, 1, axis=0)).any(axis=1).all()
+    assert (permutations(3, 8) != series).any()
+    steps = 64 * every + 10
+    actions = np.random.default_rng(0).integers(3, size=steps)
+    meant = [series[(t // every) % 64][a] for t, a in enumerate(actions)]
+    draws = jnp.full((steps, 1), 0.3)
+
+    def played(environment, actions):
+        def step(state, inputs):
+            state, reply = environment.step(state, *inputs)
+            return state, (environment.observe(state), reply)
+
+        first = environment.reset(jax.random.key(0))
+        return jax.jit(lambda: jax.lax.scan(step, first, (jnp.asarray(actions), draws))[1])()
+
+    jax.tree.map(np.testing.assert_array_equal, played(environment, actions), played(plain, meant))

@@ -30,7 +30,16 @@ PERIOD = 1_000
 
 
 def make_run(
-    path, reward, *, first=0, spacing=100, meta=None, changes=None, status="finished", **keys
+    path,
+    reward,
+    *,
+    first=0,
+    spacing=100,
+    meta=None,
+    changes=None,
+    returns=None,
+    status="finished",
+    **keys,
 ):
     """A run folder with reward [S, N] at points of `spacing` steps."""
     reward = np.asarray(reward, np.float32)
@@ -59,6 +68,8 @@ def make_run(
     arrays = {f"meta/{n}": np.asarray(v, np.float32) for n, v in (meta or {}).items()}
     if changes is not None:
         arrays["greedy_changes"] = np.asarray(changes, np.float32)
+    if returns is not None:
+        arrays["episode_return"] = np.asarray(returns, np.float32)
     np.savez(
         path / "seeds.npz",
         frames=frames.astype(np.int64),
@@ -570,3 +581,53 @@ def test_damage_is_named_in_one_line(tmp_path, spoil, file, why):
     assert str(path / file) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def _episodes(path, level, *, game="breakout", **keys):
+    """A run whose two seeds end with returns of `level` - 1 and `level` + 1, and begin with 0."""
+    returns = np.zeros((2, 40))
+    returns[:, -4:] = [[level - 1], [level + 1]]
+    returns[:, 5] = np.nan
+    given = {"env__suite": "minatar", "env__game": game, "seeds": 2, **keys}
+    return make_run(path, noise(2, 40), returns=returns, **given)
+
+
+def test_returns_of_episodes_are_drawn_and_tabulated(tmp_path, capsys):
+    runs = [_episodes(tmp_path / game, 5, game=game) for game in ("breakout", "asterix")]
+    assert report(list(map(str, runs)), str(tmp_path / "out"), []) == 0
+    assert "2 worlds, env.game=asterix and env.game=breakout" in capsys.readouterr().out
+    for game in ("breakout", "asterix"):
+        assert (tmp_path / "out" / f"episode_return_game_{game}.png").stat().st_size > 10_000
+    assert not list((tmp_path / "out").glob("cumulative_reward*"))
+    assert not list((tmp_path / "out").glob("sensitivity*"))
+    with (tmp_path / "out" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["episode return, last 10%"]) for row in rows] == [5.0, 5.0]
+    half = stats.t.ppf(0.975, 1)  # of the standard error of 4 and 6, which is 1
+    assert float(rows[0]["95% low of it"]) == pytest.approx(5 - half, abs=1e-3)
+
+
+def test_sensitivity_to_starting_values(tmp_path):
+    """Against numbers by hand: two games, three starts; an agent that loses, one that tunes."""
+    levels = {"impala": {0.001: 2.0, 0.01: 10.0, 0.1: 5.0}, "bmg": {0.001: 9.0, 0.01: 10.0, 0.1: 9}}
+    for algorithm, of_starts in levels.items():
+        for start, level in of_starts.items():
+            for game, scale in (("breakout", 1), ("asterix", 3)):
+                keys = {"agent__algorithm": algorithm, "agent__entropy_cost": start}
+                folder = tmp_path / "runs" / f"{algorithm}-{start}-{game}"
+                _episodes(folder, scale * level, game=game, **keys)
+    # One more start of another hyper-parameter, which is not of this comparison.
+    _episodes(tmp_path / "runs" / "other", 50, game="other", agent__discount=0.5)
+    assert report([str(tmp_path / "runs")], str(tmp_path / "out"), []) == 0
+    assert (tmp_path / "out" / "sensitivity_entropy_cost.png").stat().st_size > 10_000
+    assert len(list((tmp_path / "out").glob("sensitivity_*.png"))) == 1
+    with (tmp_path / "out" / "sensitivity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["hyper-parameter"] for row in rows} == {"agent.entropy_cost"}
+    for row in rows:
+        level = levels[row["algorithm"]][float(row["start"])]
+        # The middle two of (level - 1) / 10, (level + 1) / 10 and (3 level -+ 1) / 30.
+        assert float(row["IQM"]) == pytest.approx(level / 10, abs=1e-3)
+        assert float(row["95% low"]) <= float(row["IQM"]) <= float(row["95% high"])
+        assert float(row["kept"]) == pytest.approx(level / 10, abs=1e-2)

@@ -1,0 +1,148 @@
+"""How much an agent depends on the value that a hyper-parameter starts from."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scripts.figures import MARKERS, WIDTH, line_style, pyplot, save
+from scripts.scores import Estimate, aggregate
+from scripts.seed_runs import Group
+from scripts.seed_statistics import binned_means
+
+_FEWEST = 3  # values, else there is nothing to see
+_LAST = 0.1  # share of a run whose episodes count
+_WIDE = 10.0  # ratio of values from which on the axis is logarithmic
+_RNG_SEED = 0
+
+
+class Sensitivity(NamedTuple):
+    """One hyper-parameter: for each algorithm an aggregate at each value that it started from."""
+
+    key: str
+    lines: dict[str, dict[float, Estimate]]  # by algorithm and value, which increases
+    games: int
+    seeds: list[int]  # numbers of seeds that points have, in all games together
+
+
+def final_returns(group: Group) -> np.ndarray:
+    """Mean return [S] of the episodes in the last tenth of the steps; NaN where none ended."""
+    assert group.episode_return is not None
+    end = float(group.frames[-1])
+    edges = np.array([(1 - _LAST) * end, end])
+    return binned_means(group.frames, group.episode_return, edges)[:, 0]
+
+
+def sensitivities(groups: list[Group]) -> list[Sensitivity]:
+    """Those of each hyper-parameter of which the groups have at least three values.
+
+    Of several that were varied, each is seen where the others have the value that most groups have.
+    Returns are divided by the best mean that a group reaches in the game, so that games count
+    alike; then the interquartile mean over games and seeds is taken.
+    """
+    groups = [group for group in groups if group.episode_return is not None]
+    keys = sorted({key for group in groups for key in group.config if _is_start(key)})
+    usual = {key: _usual([group.setting(key) for group in groups]) for key in keys}
+    varied = [key for key in keys if len(_values(groups, key)) >= _FEWEST]
+    best: dict[str, float] = {}
+    for group in groups:
+        mean = float(np.nanmean(final_returns(group)))
+        best[group.world] = max(best.get(group.world, 0.0), mean)
+    found = []
+    for key in varied:
+        fixed = [other for other in keys if other != key]
+        seen = [g for g in groups if all(g.setting(other) == usual[other] for other in fixed)]
+        if len(_values(seen, key)) >= _FEWEST:
+            found.append(_sensitivity(key, seen, best))
+    return found
+
+
+def _sensitivity(key: str, groups: list[Group], best: dict[str, float]) -> Sensitivity:
+    lines: dict[str, dict[float, Estimate]] = {}
+    seeds = set[int]()
+    for algorithm in sorted({str(group.setting("agent.algorithm")) for group in groups}):
+        own = [group for group in groups if group.setting("agent.algorithm") == algorithm]
+        points = {}
+        for value in _values(own, key):
+            there = [group for group in own if group.setting(key) == value]
+            scores = [final_returns(group) / (best[group.world] or 1.0) for group in there]
+            scores = [np.nan_to_num(of_game) for of_game in scores]
+            points[value] = aggregate(scores, np.random.default_rng(_RNG_SEED))["IQM"]
+            seeds.add(sum(map(len, scores)))
+        lines[algorithm] = points
+    return Sensitivity(key, lines, len({group.world for group in groups}), sorted(seeds))
+
+
+def _is_start(key: str) -> bool:
+    """Whether a key is a value that a fixed agent keeps and a self-tuned one starts from."""
+    if key == "agent.algorithm":
+        return False
+    return key == "learner.learning_rate" or key.startswith("agent.")
+
+
+def _usual(values: list[Any]) -> Any:
+    counts = Counter(map(repr, values))  # a stranger's value may be a list
+    return max(values, key=lambda value: counts[repr(value)])
+
+
+def _values(groups: list[Group], key: str) -> list[float]:
+    """Its numbers, in order; none if it is no number."""
+    given = [group.setting(key) for group in groups]
+    return sorted({float(v) for v in given if type(v) in (int, float)})
+
+
+def draw_sensitivity(sensitivity: Sensitivity, stem: Path) -> None:
+    """Final return against the starting value, a line for each algorithm."""
+    key, lines = sensitivity.key, sensitivity.lines
+    values = sorted({value for points in lines.values() for value in points})
+    wide = values[0] > 0 and values[-1] / values[0] >= _WIDE
+    figure, axes = pyplot().subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    for index, (algorithm, points) in enumerate(lines.items()):
+        value, low, high = (np.array([getattr(p, f) for p in points.values()]) for f in _PARTS)
+        axes.errorbar(
+            list(points) if wide else [values.index(v) for v in points],
+            value,
+            yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
+            marker=MARKERS[index % len(MARKERS)],
+            capsize=3,
+            label=algorithm,
+            **line_style(index),
+        )
+    if wide:
+        axes.set_xscale("log")
+    axes.set_xticks(values if wide else range(len(values)), [f"{v:g}" for v in values])
+    axes.minorticks_off()
+    axes.set_xlabel(f"{key}: fixed, or where learning starts")
+    axes.set_ylabel("final return / best of its game")
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    runs = " to ".join(str(n) for n in (sensitivity.seeds[0], sensitivity.seeds[-1]))
+    runs = runs if len(sensitivity.seeds) > 1 else str(sensitivity.seeds[0])
+    games = "one game" if sensitivity.games == 1 else f"{sensitivity.games} games"
+    axes.set_title(f"interquartile mean and 95% interval, {runs} runs of {games} each", fontsize=9)
+    axes.legend(handlelength=3.5)
+    save(figure, stem)
+
+
+_PARTS = ("value", "low", "high")
+
+
+def sensitivity_rows(every: list[Sensitivity]) -> list[dict[str, Any]]:
+    """A row for each point of each line; `kept` is its share of the line's best."""
+    rows = []
+    for key, lines, *_ in every:
+        for algorithm, points in lines.items():
+            best = max(float(point.value) for point in points.values())
+            rows += [
+                {
+                    "hyper-parameter": key,
+                    "start": value,
+                    "algorithm": algorithm,
+                    "IQM": round(float(point.value), 4),
+                    "95% low": round(float(point.low), 4),
+                    "95% high": round(float(point.high), 4),
+                    "kept": round(float(point.value) / best, 3) if best > 0 else None,
+                }
+                for value, point in points.items()
+            ]
+    return rows
