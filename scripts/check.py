@@ -403,24 +403,26 @@ def _check_game(config: Config) -> None:
 
 def _check_env_keys(env: EnvironmentConfig) -> None:
     """Refuses keys that act nowhere in the suite."""
-    for key in dict.fromkeys(key for suite in SUITES.values() for key in suite.keys):
-        if key in SUITES[env.suite].keys:
-            continue
-        value = getattr(env, key)
-        if key in ("frame_skip", "frame_stack"):
-            if value != 1:
-                raise ConfigError(
-                    f"env.{key}={value}: must be 1 for env.suite={env.suite}, which skips and "
-                    "stacks nothing"
-                )
-            continue
+    known = SUITES[env.suite].keys
+    every = dict.fromkeys(key for suite in SUITES.values() for key in suite.keys)
+    for key in every:
         default = EnvironmentConfig.model_fields[key].default
-        if value != default:
-            knowing = " and ".join(name for name, suite in SUITES.items() if key in suite.keys)
-            verb = "know" if " and " in knowing else "knows"
+        if key in known or key in _FRAMES or getattr(env, key) == default:
+            continue
+        suites = [name for name, suite in SUITES.items() if key in suite.keys]
+        raise ConfigError(
+            f"env.{key}={getattr(env, key)}: only env.suite={' and '.join(suites)} "
+            f"know{'s' if len(suites) == 1 else ''} it; leave it at {default}"
+        )
+    for key in _FRAMES:  # whose defaults are Atari's
+        if key not in known and getattr(env, key) != 1:
             raise ConfigError(
-                f"env.{key}={value}: only env.suite={knowing} {verb} it; leave it at {default}"
+                f"env.{key}={getattr(env, key)}: must be 1 for env.suite={env.suite}, which skips "
+                "and stacks nothing"
             )
+
+
+_FRAMES = ("frame_skip", "frame_stack")
 
 
 def _nearest_game(game: str) -> str:
