@@ -27,6 +27,7 @@ class Hyperparameter(NamedTuple):
     outer: float | None  # its value in the plain (outer) objective; None: it is not part of it
     upper: float | None  # bound; None: no bound when fixed, its outer value when learned
     per_head: bool = True  # whether each auxiliary head has its own
+    limit: float | None = None  # that a bound which is set may not exceed; None: `upper`
 
 
 class Learned(NamedTuple):
@@ -74,6 +75,11 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         per_head=False,
     ),
     "learning_rate_scale": Hyperparameter(
-        "Factor of every inner update.", default=1.0, outer=None, upper=2.0, per_head=False
+        "Factor of every inner update.",
+        default=1.0,
+        outer=None,
+        upper=2.0,
+        per_head=False,
+        limit=1_000.0,
     ),
 }

@@ -114,19 +114,19 @@ def _keys_of_hyperparameters(
 
 def _fixed_value(name: str, entry: Hyperparameter) -> Any:
     del name
-    return Field(default=entry.default, ge=0.0, le=entry.upper, description=entry.meaning)
+    return Field(default=entry.default, ge=0.0, le=entry.limit or entry.upper, description=entry.meaning)
 
 
 def _outer_value(name: str, entry: Hyperparameter) -> Any | None:
     del name
     if entry.outer is None:
         return None
-    return Field(default=entry.outer, ge=0.0, le=entry.upper, description=entry.meaning)
+    return Field(default=entry.outer, ge=0.0, le=entry.limit or entry.upper, description=entry.meaning)
 
 
 def _upper_bound(name: str, entry: Hyperparameter) -> Any:
     meaning = f"null: {entry.upper or f'meta.outer.{name}'}."
-    return Field(default=None, gt=0.0, le=entry.upper, description=meaning)
+    return Field(default=None, gt=0.0, le=entry.limit or entry.upper, description=meaning)
 
 
 _FixedValues = _keys_of_hyperparameters("_FixedValues", float, _fixed_value)
