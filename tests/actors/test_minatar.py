@@ -581,6 +581,11 @@ class TestSeaquest:
             assert play.divers == collected
             assert play.cells(9) == (set() if collected else {(4, 5)})
 
+    def test_a_diver_passes_through_a_full_submarine(self):
+        play = self.poked(divers=[(5, 5, 1, 0)]).set(divers=6)
+        assert play.step() == (0, False)
+        assert (play.divers, play.cells(9)) == (6, {(6, 5)})
+
     def test_the_newer_of_two_divers_takes_the_last_place(self):
         play = self.poked(divers=[(5, 5, 1, 3), (5, 5, -1, 3)]).set(divers=5)
         play.step()
