@@ -114,14 +114,18 @@ def _keys_of_hyperparameters(
 
 def _fixed_value(name: str, entry: Hyperparameter) -> Any:
     del name
-    return Field(default=entry.default, ge=0.0, le=entry.limit or entry.upper, description=entry.meaning)
+    return Field(
+        default=entry.default, ge=0.0, le=entry.limit or entry.upper, description=entry.meaning
+    )
 
 
 def _outer_value(name: str, entry: Hyperparameter) -> Any | None:
     del name
     if entry.outer is None:
         return None
-    return Field(default=entry.outer, ge=0.0, le=entry.limit or entry.upper, description=entry.meaning)
+    return Field(
+        default=entry.outer, ge=0.0, le=entry.limit or entry.upper, description=entry.meaning
+    )
 
 
 def _upper_bound(name: str, entry: Hyperparameter) -> Any:

@@ -9,6 +9,7 @@ from agents.algorithm import Algorithm
 from configs.schema import Config
 from scripts import jax_environment, memory, on_device, runtime
 from scripts.check import RunFailed, is_on_policy
+from scripts.output import say
 from scripts.runs import SEEDS_FILE
 from scripts.train import (
     Record,
@@ -105,7 +106,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
                 on_checkpoint=on_checkpoint,
             )
             save(state, progress)
-        print(
+        say(
             f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} frames, "
             f"{progress.updates:,} updates each; {path}"
         )

@@ -12,7 +12,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from actors.environments.minatar.games import GAMES, Game, make_game
+from actors.environments.minatar.games import GAMES, make_game
 
 _CELL_PIXELS = 16
 _COLOURS = (  # of channels; the first one of a cell is seen
@@ -23,8 +23,8 @@ _FLOOR_COLOUR = 245
 
 
 @functools.cache
-def _programs(name: str, sticky_actions: float, ramping: bool, minimal_actions: bool) -> Game:
-    """A game whose functions are compiled, once for all instances."""
+def _programs(name: str, sticky_actions: float, ramping: bool, minimal_actions: bool) -> Any:
+    """A `Game` whose functions are compiled, once for all instances; NumPy's arrays will do."""
     game = make_game(
         name,
         sticky_actions=sticky_actions,
