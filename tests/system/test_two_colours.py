@@ -20,6 +20,7 @@ SMALL = (
     "two_colours/bmg",
     "seeds=3",
     "env.swap_period=5000",
+    "evaluation.max_episode_frames=200",
     "logging.every_seconds=0.2",
     "logging.tensorboard=false",
 )
@@ -146,8 +147,18 @@ def test_curves_that_do_not_fit_the_checkpoint_are_not_gone_on_with(tmp_path, wh
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_evaluate_says_that_there_are_no_episodes(whole):
-    result = bmg("evaluate", whole)
-    assert result.returncode == 2
-    assert "bmg report" in result.stderr
-    assert not (whole / "evaluation.json").exists()
+def test_evaluate_plays_the_agent_of_each_seed(whole):
+    """For as many steps as a configuration says, since the world has no episodes."""
+    refused = bmg("evaluate", whole, "--snapshots")
+    assert refused.returncode == 2
+    assert "--snapshots" in refused.stderr
+    result = bmg("evaluate", whole, "--episodes", 2)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "3 seeds, 6 episodes, 6 of them cut" in result.stdout
+    scores = json.loads((whole / "evaluation.json").read_text())
+    assert scores["lengths"] == [200] * 6
+    returns = np.reshape(scores["returns"], (3, 2))
+    np.testing.assert_allclose(scores["returns_of_seeds"], returns.mean(axis=1))
+    assert len({*scores["returns_of_seeds"]}) == 3
+    error = returns.mean(axis=1).std(ddof=1) / np.sqrt(3)
+    assert scores["standard_error"] == pytest.approx(error)
