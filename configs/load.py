@@ -101,6 +101,11 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"{override!r} is no KEY=VALUE, like env.game=breakout")
     try:
+        text.encode()
+    except UnicodeEncodeError:  # the run's config.yaml could not be read again
+        shown = ascii(text)[1:41]
+        raise ConfigError(f"{key}={shown}: is no UTF-8 text; is the locale UTF-8?") from None
+    try:
         return key, yaml_text.parse(text)
     except yaml_text.Refused as error:
         raise ConfigError(f"{key}: {error}") from None

@@ -191,3 +191,11 @@ def test_only_atari_clips_rewards_unasked():
 
 def test_one_leak_is_learned():
     assert [n for n in load("atari/bmg").meta.learned if "leak" in n] == ["vtrace_leak"]
+
+
+@pytest.mark.parametrize("value", ["\udcff", "a\ud800b", "[\udce6]"])
+def test_values_that_no_file_could_hold_are_refused(value):
+    """Bytes of a command line that are no UTF-8; a run's own configuration could not be read."""
+    for key in ("learner.coordinator", "env.game", "hyperparameters_from", "meta.learned"):
+        with pytest.raises(ConfigError, match=f"^{key}=.*is no UTF-8 text"):
+            load("catch/impala", [f"{key}={value}"])
