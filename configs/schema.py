@@ -53,7 +53,7 @@ class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
     suite: Literal["atari", "catch", "gymnasium", "minatar", "two_colours"] = "atari"
-    """Where the game comes from. minatar and two_colours need actors.runtime=on_device."""
+    """Where the game comes from. two_colours needs actors.runtime=on_device."""
     game: str = "pong"
     """Atari: a name from `bmg games`. Gymnasium: an environment id. minatar: asterix, breakout,
     freeway, seaquest or space_invaders. Else the suite's own name."""
