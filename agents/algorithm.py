@@ -247,6 +247,12 @@ def _of_meta_update(
     }
 
 
+def is_of_meta_update(name: str) -> bool:
+    """Whether a metric describes a meta-update, and no single update."""
+    known = ("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/greedy_changes")
+    return name in known or name.startswith(("meta/gradient/", "meta/step/"))
+
+
 def _size(x: jax.Array) -> jax.Array:
     """Euclidean norm; of a scalar without a square, which would underflow."""
     return jnp.abs(x) if x.ndim == 0 else optax.tree.norm(x)

@@ -18,7 +18,7 @@ from agents.meta_network import RewardContext, add_reward, init_context, tuned_b
 from agents.meta_parameters import Tuned, learned_values
 from agents.networks import Network, Params
 from agents.optimizers import TargetStep, make_optimizer
-from agents.parts import Parts
+from agents.parts import Parts, parts_of_own_play
 from agents.settings import Settings
 from agents.trajectory import Trajectory
 from agents.update import InnerState, Metrics, Rule, init_inner_state, make_rule
@@ -87,18 +87,7 @@ def on_policy_parts(
 
         return between
 
-    # Small dense networks are fastest with scanned steps and kept activations.
-    return Parts(
-        init,
-        on_policy(rule, unroll, tuned),
-        outer_update,
-        distance,
-        tuned,
-        learner=lambda state: state.inner,
-        context=lambda state: state.context,
-        recompute=False,
-        written_out=0,
-    )
+    return parts_of_own_play(init, on_policy(rule, unroll, tuned), outer_update, distance, tuned)
 
 
 def on_policy(rule: Rule, unroll: Unroll, tuned: Tuned) -> Update:

@@ -5,6 +5,7 @@ Where its inputs come from is its own affair too: batches that others have playe
 agents/q_learning.py).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,13 +26,21 @@ class Parts(NamedTuple):
     outer_update: Callable[[TargetStep], LastUpdate]  # a step on the plain objective
     distance: Callable[[Matching, Weights], Distance]  # a matching function between states
     tuned: Tuned
-    learner: Callable[[Any], InnerState] = lambda state: (
-        state
-    )  # the part of a state with parameters
-    context: Callable[[Any], Any] = (
-        lambda state: ()
-    )  # what `tuned` depends on beside meta-parameters
+    # The part of a state that has parameters, and what `tuned` depends on beside meta-parameters.
+    learner: Callable[[Any], InnerState] = lambda state: state
+    context: Callable[[Any], Any] = lambda state: ()
     # See `bootstrapped_meta_gradient`: what is best depends on the size of the network.
     recompute: bool = True
     written_out: int = WRITTEN_OUT
     report: Callable[[MetaOutput], Metrics] = lambda output: {}  # of a meta-update
+
+
+# Of agents that play between their updates: beside the learner a state has their world and what
+# they saw of it. Small dense networks are fastest with scanned steps and kept activations.
+parts_of_own_play = functools.partial(
+    Parts,
+    learner=lambda state: state.inner,
+    context=lambda state: state.context,
+    recompute=False,
+    written_out=0,
+)

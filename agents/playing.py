@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.algorithm import Algorithm, State
+from agents.algorithm import Algorithm, State, is_of_meta_update
 from agents.networks import Params
 from agents.trajectory import Trajectory
 from agents.update import Metrics
@@ -95,9 +95,3 @@ def playing(algorithm: Algorithm, reset: Callable[[jax.Array], Any], unroll: Unr
         return State(new._replace(tally=tally), new.inner.updates), metrics
 
     return Algorithm(init, step, online=algorithm.online, meta=algorithm.meta)
-
-
-def is_of_meta_update(name: str) -> bool:
-    """Whether a metric describes a meta-update, and no single update."""
-    known = ("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/greedy_changes")
-    return name in known or name.startswith(("meta/gradient/", "meta/step/"))

@@ -19,7 +19,7 @@ from agents.meta_parameters import Tuned, learned_values
 from agents.networks import DenseNetwork, NetworkOutput, Params
 from agents.on_policy import tally
 from agents.optimizers import TargetStep, make_optimizer
-from agents.parts import Parts
+from agents.parts import Parts, parts_of_own_play
 from agents.q_lambda import Transition, choose, direction, epsilon_greedy
 from agents.settings import Settings
 from agents.trajectory import Trajectory
@@ -122,16 +122,12 @@ def q_lambda_parts(
     def distance(matching: Matching, weights: Weights) -> Distance:
         return match_policies(network, matching, weights)
 
-    return Parts(
+    return parts_of_own_play(
         init,
         update,
         outer_update,
         distance,
         tuned,
-        learner=lambda state: state.inner,
-        context=lambda state: state.context,
-        recompute=False,
-        written_out=0,
         report=lambda output: {"meta/greedy_changes": greedy_changes(network, output)},
     )
 

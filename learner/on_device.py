@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agents.algorithm import Algorithm, MetaState, State
-from agents.playing import is_of_meta_update
+from agents.algorithm import Algorithm, MetaState, State, is_of_meta_update
 from agents.update import Metrics
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.step import all_finite

@@ -99,7 +99,9 @@ def draw_sensitivity(sensitivity: Sensitivity, stem: Path) -> None:
     wide = values[0] > 0 and values[-1] / values[0] >= _WIDE
     figure, axes = pyplot().subplots(figsize=(WIDTH, 3.6), layout="constrained")
     for index, (algorithm, points) in enumerate(lines.items()):
-        value, low, high = (np.array([getattr(p, f) for p in points.values()]) for f in _PARTS)
+        value, low, high = (
+            np.array([getattr(p, f) for p in points.values()]) for f in Estimate._fields
+        )
         axes.errorbar(
             list(points) if wide else [values.index(v) for v in points],
             value,
@@ -122,9 +124,6 @@ def draw_sensitivity(sensitivity: Sensitivity, stem: Path) -> None:
     axes.set_title(f"interquartile mean and 95% interval, {runs} runs of {games} each", fontsize=9)
     axes.legend(handlelength=3.5)
     save(figure, stem)
-
-
-_PARTS = ("value", "low", "high")
 
 
 def sensitivity_rows(every: list[Sensitivity]) -> list[dict[str, Any]]:

@@ -34,12 +34,10 @@ def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algo
     needs = [memory.Need("the state of all seeds", state, keys)]
     if not is_on_policy(config):
         batch = on_device.batch_bytes(config, environment)
-        keys = ("learner.batch_size", "learner.unroll_length", *_STEPS_OF_BATCHES)
+        steps = ("meta.inner_steps", "meta.bootstrap_steps")
+        keys = ("learner.batch_size", "learner.unroll_length", *steps)
         needs.append(memory.Need("batches", algorithm.online * batch, keys))
     memory.require(config, needs, memory.memory_bytes())
-
-
-_STEPS_OF_BATCHES = ("meta.inner_steps", "meta.bootstrap_steps")
 
 
 def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
