@@ -5,7 +5,7 @@ hyper-parameters, and never act. The outer value (Bonnet et al. 2022) is learned
 outer hyper-parameters, so that the outer loss need not trust a critic of the learned discount.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from agents import actor_critic, outer_loss
 from agents.hyperparameters import Hyperparameters
 from agents.networks import NetworkOutput
+from agents.objectives import Objective
 from agents.trajectory import Trajectory
 from agents.vtrace import Targets
 
@@ -20,7 +21,7 @@ from agents.vtrace import Targets
 class HeadTargets(NamedTuple):
     """Targets of every head."""
 
-    heads: Targets  # [heads, T, B], the acting head first
+    heads: Any  # of the objective, [heads, T, B], the acting head first
     outer: Targets | None  # [T, B]
 
 
@@ -38,10 +39,13 @@ def _of_heads(hyper: Hyperparameters, heads: int) -> Hyperparameters:
     return {name: jnp.broadcast_to(jnp.asarray(value), (heads,)) for name, value in hyper.items()}
 
 
-def every_head(outer: Hyperparameters):
-    """`make_targets` and `loss` of `actor_critic` for all heads at once.
+def every_head(objective: Objective, outer: Hyperparameters):
+    """`make_targets` and `loss` of an objective for all heads at once.
+
+    The outer value is always learned from V-trace targets, as `actor_critic` learns a value.
 
     Args:
+        objective: of each head.
         outer: hyper-parameters under which the outer value is learned.
     """
 
@@ -49,11 +53,12 @@ def every_head(outer: Hyperparameters):
         outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters
     ) -> HeadTargets:
         heads = _stacked(outputs)
-        each = jax.vmap(actor_critic.make_targets, in_axes=(0, None, 0))
+        each = jax.vmap(objective.make_targets, in_axes=(0, None, 0))
         targets = each(heads, trajectory, _of_heads(hyper, heads.value.shape[0]))
         if outputs.outer_value is None:
             return HeadTargets(targets, None)
-        return HeadTargets(targets, outer_loss.make_targets(outputs, trajectory, outer))
+        seen = outer_loss.view(outputs)
+        return HeadTargets(targets, actor_critic.make_targets(seen, trajectory, outer))
 
     def loss(
         outputs: NetworkOutput,
@@ -62,7 +67,7 @@ def every_head(outer: Hyperparameters):
         hyper: Hyperparameters,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         heads = _stacked(outputs)
-        each = jax.vmap(actor_critic.loss, in_axes=(0, 0, None, 0))
+        each = jax.vmap(objective.loss, in_axes=(0, 0, None, 0))
         totals, metrics = each(
             heads, targets.heads, trajectory, _of_heads(hyper, heads.value.shape[0])
         )

@@ -13,6 +13,7 @@ from agents.matching import Matching, Weights, compare
 from agents.meta_gradient import Distance, LastUpdate, row
 from agents.meta_parameters import replayed_numbers, single_numbers
 from agents.networks import Network, NetworkOutput
+from agents.objectives import OBJECTIVES
 from agents.optimizers import TargetStep, make_optimizer
 from agents.parts import Parts
 from agents.settings import Settings
@@ -52,8 +53,10 @@ def off_policy_parts(
         def last_update(initial: InnerState, state: InnerState, batch: Trajectory) -> InnerState:
             batch, kl_cost = view(batch), settings.kl_cost
             before = network.apply(initial.params, batch.observation).logits if kl_cost else None
-            loss = actor_critic.reduced(outer_loss.make_loss(kl_cost, before), settings.loss)
-            plain = make_rule(network, outer_loss.make_targets, loss, step.optimizer, select)
+            objective = OBJECTIVES[settings.objective]
+            make_targets, loss = outer_loss.make_plain(objective, kl_cost, before)
+            loss = actor_critic.reduced(loss, settings.loss)
+            plain = make_rule(network, make_targets, loss, step.optimizer, select)
             return plain(InnerState(state.params, step.state(state)), batch, settings.outer)[0]
 
         return last_update
@@ -70,9 +73,10 @@ def off_policy_parts(
 
 def _objective(settings: Settings) -> tuple[MakeTargets, Loss]:
     """`make_targets` and `loss` of the inner update."""
-    make_targets, loss = actor_critic.make_targets, actor_critic.loss
+    objective = OBJECTIVES[settings.objective]
+    make_targets, loss = objective.make_targets, objective.loss
     if settings.heads.auxiliary or settings.heads.outer_value:
-        make_targets, loss = every_head(settings.outer)
+        make_targets, loss = every_head(objective, settings.outer)
     return make_targets, actor_critic.reduced(loss, settings.loss)
 
 

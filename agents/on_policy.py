@@ -17,6 +17,7 @@ from agents.meta_gradient import Distance, LastUpdate, Update
 from agents.meta_network import RewardContext, add_reward, init_context, tuned_by_rewards
 from agents.meta_parameters import Tuned, learned_values
 from agents.networks import Network, Params
+from agents.objectives import OBJECTIVES
 from agents.optimizers import TargetStep, make_optimizer
 from agents.parts import Parts, parts_of_own_play
 from agents.settings import Settings
@@ -49,9 +50,10 @@ def on_policy_parts(
         unroll: plays a trajectory.
     """
     optimizer = make_optimizer(settings.optimizer)
+    named = OBJECTIVES[settings.objective]
     objective = (
-        actor_critic.make_one_step_targets,
-        actor_critic.reduced(actor_critic.loss, settings.loss),
+        named.own_targets or named.make_targets,
+        actor_critic.reduced(named.loss, settings.loss),
     )
     rule = make_rule(network, *objective, optimizer)
     tuned = tuned_by_rewards(settings)

@@ -1,18 +1,21 @@
-"""The plain objective of the meta-learner: the actor-critic loss at values that never change.
+"""The plain objective of the meta-learner: the inner one at values that never change.
 
 Zahavy et al. 2020 (arXiv 2002.12928), section 3: the V-trace actor-critic loss of the acting head
 and a divergence from the policy before the inner updates.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from agents import actor_critic
+from agents.actor_critic import Loss
 from agents.hyperparameters import Hyperparameters
 from agents.networks import NetworkOutput
+from agents.objectives import Objective
 from agents.policies import kl_divergence
 from agents.trajectory import Trajectory
-from agents.vtrace import Targets
+from agents.update import MakeTargets
 
 
 def view(outputs: NetworkOutput) -> NetworkOutput:
@@ -21,26 +24,29 @@ def view(outputs: NetworkOutput) -> NetworkOutput:
     return NetworkOutput(outputs.logits, value)
 
 
-def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters) -> Targets:
-    """As `actor_critic.make_targets`, of what the outer loss sees."""
-    return actor_critic.make_targets(view(outputs), trajectory, hyper)
+def make_plain(
+    objective: Objective, kl_cost: float, logits_before: jax.Array | None
+) -> tuple[MakeTargets, Loss]:
+    """`make_targets` and `loss` of an objective, of what the outer loss sees.
 
-
-def make_loss(kl_cost: float, logits_before: jax.Array | None):
-    """As `actor_critic.loss`, plus kl_cost * KL(new policy || policy before), summed over steps.
+    To the loss kl_cost * KL(new policy || policy before) is added, summed over steps.
 
     Args:
-        kl_cost: weight; with 0 the second argument is not needed.
+        objective: of the inner update.
+        kl_cost: weight; with 0 the last argument is not needed.
         logits_before: [T+1, B, A], of the policy before the inner updates.
     """
 
+    def make_targets(outputs: NetworkOutput, trajectory: Trajectory, hyper: Hyperparameters) -> Any:
+        return objective.make_targets(view(outputs), trajectory, hyper)
+
     def loss(
-        outputs: NetworkOutput, targets: Targets, trajectory: Trajectory, hyper: Hyperparameters
+        outputs: NetworkOutput, targets: Any, trajectory: Trajectory, hyper: Hyperparameters
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        total, metrics = actor_critic.loss(view(outputs), targets, trajectory, hyper)
+        total, metrics = objective.loss(view(outputs), targets, trajectory, hyper)
         if logits_before is not None:
             kl = kl_divergence(outputs.logits[:-1], logits_before[:-1])
             total = total + kl_cost * jnp.sum(kl * trajectory.valid)
         return total, metrics
 
-    return loss
+    return make_targets, loss

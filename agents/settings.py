@@ -71,6 +71,7 @@ class Settings(NamedTuple):
 
     algorithm: str  # a name of `agents.algorithm.ALGORITHMS`
     optimizer: OptimizerSettings
+    objective: str  # a name of `agents.objectives.OBJECTIVES`
     loss: Literal["sum", "mean"]  # over the valid steps
     heads: Heads
     max_kl: float  # of a step that is learned from, see `within_trust_region`; 0: of all steps

@@ -148,6 +148,9 @@ class AgentConfig(_FixedValues):
     meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients. two_colours has an
     on-policy actor_critic, mg (it, and plain meta-gradients) and bmg; and an epsilon-greedy
     q_lambda, whose epsilon q_lambda_bmg learns."""
+    objective: Literal["actor_critic"] = "actor_critic"
+    """Targets and loss of an update. actor_critic: V-trace and the three costs; for two_colours
+    one-step targets."""
     network: Literal["shallow", "shallow_atari", "deep", "small", "separate"] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
     its three for Atari; deep: residual; small: MinAtar's one, for boards. They take images

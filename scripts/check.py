@@ -229,6 +229,7 @@ def _check_on_policy(config: Config) -> None:
         required["meta.keep_bootstrapped"] = True
     if name.startswith("q_lambda"):
         required |= {"learner.unroll_length": 1, "learner.loss": "sum", "meta.inner_steps": 1}
+        required |= {"agent.objective": "actor_critic"}
         required |= {"agent.network": "separate", "meta.target_optimizer": "learner"}
     else:
         ignored = [key for key in _without_effect(config) if key != "epsilon"]

@@ -57,6 +57,7 @@ def make_settings(config: Config) -> Settings:
         optimizer=OptimizerSettings(
             learner.optimizer, rate, **{name: getattr(learner, name) for name in same_names}
         ),
+        objective=agent.objective,
         loss=learner.loss,
         heads=Heads(heads, agent.auxiliary_layers, agent.outer_value_head),
         max_kl=config.replay.max_kl,

@@ -113,6 +113,7 @@ class MetaProblem:
         kl_cost=0.0,
         max_kl=0.0,
         loss="sum",
+        objective="actor_critic",
         learned=LEARNED,
         **meta,
     ):
@@ -127,6 +128,7 @@ class MetaProblem:
             kl_cost=kl_cost,
             max_kl=max_kl,
             loss=loss,
+            objective=objective,
             learned=learned,
             meta=make_settings(Config()).meta._replace(**changes),
         )

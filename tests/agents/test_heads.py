@@ -10,8 +10,10 @@ from agents.heads import every_head
 from agents.hyperparameters import HYPERPARAMETERS, Learned
 from agents.meta_parameters import named_values, single_numbers
 from agents.networks import Heads, NetworkOutput, make_network
+from agents.objectives import OBJECTIVES
 from tests.small import HYPER, OUTER, double, random_batch
 
+OBJECTIVE = OBJECTIVES["actor_critic"]
 NETWORK = make_network("shallow", 3, (5,), np.float32, Heads(2, 1, outer_value=True))
 PER_HEAD = {
     "discount": jnp.asarray([0.9, 0.8, 0.7]),
@@ -29,7 +31,7 @@ def test_the_loss_is_the_sum_of_its_heads(x64):
     batch = double(random_batch())
     outputs = _outputs(batch)
     hyper = {**HYPER, **PER_HEAD}
-    make_targets, loss = every_head(OUTER)
+    make_targets, loss = every_head(OBJECTIVE, OUTER)
     total, metrics = loss(outputs, make_targets(outputs, batch, hyper), batch, hyper)
     expected = 0.0
     for head in range(3):
@@ -66,13 +68,15 @@ def test_a_network_without_heads_runs_on_the_parameters_of_one_with_them():
 def test_the_outer_loss_prefers_the_outer_value_and_holds_the_policy(x64):
     batch = double(random_batch())
     outputs = _outputs(batch)
-    targets = outer_loss.make_targets(outputs, batch, OUTER)
+    make_targets, loss = outer_loss.make_plain(OBJECTIVE, 0.0, None)
+    targets = make_targets(outputs, batch, OUTER)
     outer = NetworkOutput(outputs.logits, outputs.outer_value)
     expected = actor_critic.make_targets(outer, batch, OUTER)
     jax.tree.map(np.testing.assert_array_equal, targets, expected)
     before = outputs.logits + jnp.asarray(np.random.default_rng(3).normal(size=(6, 4, 3)))
-    with_kl = outer_loss.make_loss(0.3, before)(outputs, targets, batch, OUTER)[0]
-    without = outer_loss.make_loss(0.0, None)(outputs, targets, batch, OUTER)[0]
+    _, held = outer_loss.make_plain(OBJECTIVE, 0.3, before)
+    with_kl = held(outputs, targets, batch, OUTER)[0]
+    without = loss(outputs, targets, batch, OUTER)[0]
     new, old = (np.asarray(jax.nn.softmax(x[:-1])) for x in (outputs.logits, before))
     kl = (new * np.log(new / old)).sum(-1)[np.asarray(batch.valid)].sum()
     np.testing.assert_allclose(with_kl - without, 0.3 * kl, rtol=1e-8)

@@ -11,6 +11,7 @@ from agents import outer_loss
 from agents.matching import Weights
 from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient
 from agents.networks import Heads, make_network
+from agents.objectives import OBJECTIVES
 from agents.settings import OptimizerSettings
 from agents.trajectory import learner_view
 from agents.update import InnerState
@@ -157,8 +158,8 @@ def _meta_gradients(dtype, alpha):
         outputs, pull_back = jax.vjp(
             lambda params: network.apply(params, batch.observation), output.state.params
         )
-        targets = outer_loss.make_targets(outputs, batch, OUTER)
-        loss = outer_loss.make_loss(0.0, None)
+        make_targets, loss = outer_loss.make_plain(OBJECTIVES["actor_critic"], 0.0, None)
+        targets = make_targets(outputs, batch, OUTER)
         cotangent, _ = jax.grad(loss, has_aux=True)(outputs, targets, batch, OUTER)
         (outer_gradient,) = jax.lax.stop_gradient(pull_back(cotangent))
 
