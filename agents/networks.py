@@ -226,6 +226,7 @@ _IMAGE_TORSOS = {
     "deep": _ImageTorso(_deep_torso, 1),
     "small": _ImageTorso(_small_torso, 3),
 }
+_VECTORS_ONLY = ("dense", "separate")
 
 
 def check_observations(name: str, observation_shape: tuple[int, ...]) -> None:
@@ -241,11 +242,11 @@ def check_observations(name: str, observation_shape: tuple[int, ...]) -> None:
     shape, text = observation_shape, list(observation_shape)
     if len(shape) not in (1, 3) or 0 in shape:
         raise ValueError(f"observations of shape {text} are neither [features] nor [H, W, C]")
-    if name == "separate":
+    if name in _VECTORS_ONLY:
         if len(shape) != 1:
             raise ValueError(f"it takes vectors, not observations of shape {text}; use deep")
         return
-    if len(shape) == 1:
+    if len(shape) == 1 or name not in _IMAGE_TORSOS:
         return
     height, width, _ = shape
     if _has_channels_first(shape):
@@ -271,6 +272,39 @@ def _has_channels_first(shape: tuple[int, ...]) -> bool:
     return first in (1, 3, 4) and min(size) >= 7 and max(size) <= 2 * min(size)
 
 
+# (number of actions, shape of an observation, its dtype, additional heads) -> network
+MakeNetwork = Callable[[int, tuple[int, ...], Any, Heads], Network]
+
+
+def with_torso(torso: Callable[[jax.Array], jax.Array], *, separate: bool = False) -> MakeNetwork:
+    """A maker of policy and value networks, all heads on one torso.
+
+    Args:
+        torso: from observations [N, H, W, C] or [N, features], as the environment gives them, to
+            features [N, F]; may use haiku's modules.
+        separate: the policy has a torso of its own, beside that of the value.
+    """
+
+    def make(
+        num_actions: int, observation_shape: tuple[int, ...], dtype: Any, heads: Heads
+    ) -> Network:
+        return _on_torso(torso, separate, num_actions, observation_shape, dtype, heads)
+
+    return make
+
+
+def _for_images(torso: Callable[[jax.Array], jax.Array]) -> MakeNetwork:
+    """Where the observations are vectors, two dense layers stand in its place."""
+    return with_torso(lambda x: torso(x) if x.ndim == 4 else _flat_torso(x))
+
+
+NETWORKS: dict[str, MakeNetwork] = {
+    **{name: _for_images(torso.apply) for name, torso in _IMAGE_TORSOS.items()},
+    "dense": with_torso(_flat_torso),
+    "separate": with_torso(_wide_flat_torso, separate=True),
+}
+
+
 def make_network(
     name: str,
     num_actions: int,
@@ -278,15 +312,15 @@ def make_network(
     dtype: Any,
     heads: Heads = NO_HEADS,
 ) -> Network:
-    """Builds a policy and value network on one torso.
+    """Builds the policy and value network of a name.
 
     A network without additional heads also runs on the parameters of one that has some: actors
     need only the policy that acts.
 
     Args:
-        name: "shallow", "shallow_atari", "deep" or "small"; all are the same two dense layers where
-            the observation is a vector. "separate": for vectors only, a torso for the policy and
-            one for the value.
+        name: in `NETWORKS`. "shallow", "shallow_atari", "deep" and "small" are for images, and all
+            "dense" where the observation is a vector. "separate": for vectors only, a torso for the
+            policy and one for the value.
         num_actions: A.
         observation_shape: of one observation, [H, W, C] or [features].
         dtype: of the observation; uint8 is divided by 255.
@@ -296,10 +330,18 @@ def make_network(
         ValueError: by `check_observations`.
     """
     check_observations(name, observation_shape)
+    return NETWORKS[name](num_actions, observation_shape, dtype, heads)
+
+
+def _on_torso(
+    torso: Callable[[jax.Array], jax.Array],
+    separate: bool,
+    num_actions: int,
+    observation_shape: tuple[int, ...],
+    dtype: Any,
+    heads: Heads,
+) -> Network:
     rank = len(observation_shape)
-    separate = name == "separate"
-    vector_torso = _wide_flat_torso if separate else _flat_torso
-    torso = vector_torso if rank == 1 else _IMAGE_TORSOS[name].apply
 
     def forward(observation: jax.Array) -> NetworkOutput:
         features = torso(observation)

@@ -151,12 +151,12 @@ class AgentConfig(_FixedValues):
     objective: Literal["actor_critic"] = "actor_critic"
     """Targets and loss of an update. actor_critic: V-trace and the three costs; for two_colours
     one-step targets."""
-    network: Literal["shallow", "shallow_atari", "deep", "small", "separate"] = "shallow"
+    network: Literal["shallow", "shallow_atari", "deep", "small", "dense", "separate"] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
     its three for Atari; deep: residual; small: MinAtar's one, for boards. They take images
-    [H, W, C] of at least 20, 36, 1 and 3 pixels a side. Vector observations: two dense layers of
-    128, whatever of these is set; separate: two of 256 for the policy and two more for the
-    value."""
+    [H, W, C] of at least 20, 36, 1 and 3 pixels a side, and are all `dense` where observations are
+    vectors. Vectors only: dense, two layers of 128; separate, two of 256 for the policy and two
+    more for the value."""
     auxiliary_heads: int = Field(default=0, ge=0, le=16)
     """More policies and values on the same torso, each with its own hyper-parameters; they never
     act."""

@@ -1,6 +1,7 @@
 """From a `Config` to the objects that run it."""
 
 import itertools
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from scripts import jax_environment
 from scripts.check import environment_spec, learns, new_unrolls, part_of_process
 from scripts.settings import make_settings
 
+_log = logging.getLogger(__name__)
 # Serials of the actors of one start of a run: room for every replacement it could ever need.
 _SERIALS_PER_START = 100_000
 
@@ -123,6 +125,17 @@ def check_network(network: str, probe: Probe, game: str) -> None:
         check_observations(network, probe.observation_shape)
     except ValueError as error:
         raise ConfigError(f"agent.network={network}: {error} (env.game={game})") from error
+
+
+def say_if_network_is_another(config: Config, probe: Probe) -> None:
+    """Warns of a network for images, other than the default one, where there are none."""
+    name = config.agent.network
+    if len(probe.observation_shape) == 1 and name in ("shallow_atari", "deep"):
+        _log.warning(
+            "bmg: agent.network=%s acts nowhere: observations of %s are vectors, for which it is "
+            "agent.network=dense",
+            *(name, config.env.game),
+        )
 
 
 def build_agent(config: Config, probe: Probe) -> Agent:

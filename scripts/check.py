@@ -171,10 +171,11 @@ def _check_algorithm(config: Config) -> None:
         raise ConfigError(
             f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
         )
-    if config.agent.network == "separate" and config.env.suite in ("atari", "catch"):
+    network, suite = config.agent.network, config.env.suite
+    if (network, suite) in (("separate", "atari"), ("separate", "catch"), ("dense", "atari")):
         raise ConfigError(
-            f"agent.network=separate: it is for two_colours and vector observations; "
-            f"env.suite={config.env.suite} has shallow, shallow_atari, deep"
+            f"agent.network={network}: it is for two_colours and vector observations; "
+            f"env.suite={suite} has shallow, shallow_atari, deep"
         )
 
 

@@ -209,6 +209,7 @@ def _run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]
     memory.check_memory(config, probe)
     agent = build.build_agent(with_own_schedule(config, path), probe)
     say_without_effect(without_effect)
+    build.say_if_network_is_another(config, probe)
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()

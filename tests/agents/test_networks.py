@@ -105,6 +105,10 @@ def test_published_sizes():
 def test_vector_observations_and_refusal():
     network = make_network("deep", 2, (4,), np.float32)
     assert network.apply(network.init(jax.random.key(0)), jnp.ones((5, 4))).value.shape == (5,)
+    dense, key = make_network("dense", 2, (4,), np.float32), jax.random.key(0)
+    jax.tree.map(np.testing.assert_array_equal, dense.init(key), network.init(key))
+    with pytest.raises(ValueError, match="it takes vectors"):
+        make_network("dense", 2, (84, 84, 4), np.uint8)
     with pytest.raises(ValueError, match="neither"):
         make_network("shallow", 2, (4, 4), np.float32)
 

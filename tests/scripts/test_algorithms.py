@@ -10,6 +10,8 @@ import pytest
 from agents.algorithm import make_algorithm
 from agents.optimizers import make_optimizer
 from configs.load import ConfigError, dump, load, named_configs
+from scripts import build
+from scripts.check import check
 from scripts.settings import make_settings
 from tests.small import experience, random_batch, row, small_parts
 
@@ -184,3 +186,19 @@ def test_heads_must_agree(tmp_path):
         _built(
             "catch/impala", f"hyperparameters_from={tmp_path / 'run'}", "agent.auxiliary_heads=2"
         )
+
+
+def test_a_network_for_images_says_that_it_acts_nowhere_on_vectors(caplog):
+    probe = build.Probe(3, (50,), np.uint8, False)
+    for network, told in (("deep", True), ("shallow_atari", True), ("dense", False)):
+        config = load("catch/impala", [f"agent.network={network}"])
+        check(config)
+        caplog.clear()
+        build.say_if_network_is_another(config, probe)
+        assert [network in m and "agent.network=dense" in m for m in caplog.messages] == [
+            True
+        ] * told
+    with pytest.raises(
+        ConfigError, match=r"agent.network=dense: \S+ is for two_colours and vector"
+    ):
+        check(load("atari/impala", ["agent.network=dense"]))
