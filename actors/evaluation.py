@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actors.environments.suites import make_environment
-from actors.environments.vector import EnvironmentSpec, playing
+from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, playing
 from actors.seeding import environment_seeds, policy_key
 from actors.server import make_act, make_value
 from agents.networks import Params
@@ -164,6 +164,9 @@ def film(spec: EnvironmentSpec, recording: Recording) -> Iterator[np.ndarray]:
 
     Atari is replayed in the emulator itself, in colour and frame by frame; Gymnasium environments
     by their own renderer; Catch is its board.
+
+    Raises:
+        EnvironmentRefused: the environment draws no pictures.
     """
     if spec.suite == "atari":
         from actors.environments.atari import replay
@@ -174,9 +177,11 @@ def film(spec: EnvironmentSpec, recording: Recording) -> Iterator[np.ndarray]:
         from actors.environments.gymnasium_suite import render
 
         yield from render(spec, recording.seed, recording.actions)
-    else:
+    elif spec.suite == "catch":
         from actors.environments.catch import COLUMNS, ROWS
 
         for board in recording.observations:
             tall = np.repeat(np.repeat(board.reshape(ROWS, COLUMNS), 16, axis=0), 16, axis=1)
             yield np.repeat(tall[..., None], 3, axis=-1)
+    else:
+        raise EnvironmentRefused(f"env.suite={spec.suite} draws no pictures")

@@ -1,5 +1,6 @@
 """A server of unrolls: a vector environment, a policy and a random stream. No Ray in here."""
 
+import importlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ class ServerSpec(NamedTuple):
     unroll_length: int
     threads: int
     seed: int  # of the run
+    plugins: tuple[str, ...] = ()  # modules that add what the names above stand for
 
 
 class UnrollServer:
@@ -45,6 +47,8 @@ class UnrollServer:
         Raises:
             EnvironmentRefused: the environment cannot be made as configured.
         """
+        for plugin in spec.plugins:
+            importlib.import_module(plugin)
         self._spec = spec
         self.name = f"actor {serial} ({spec.environment.game})"
         self._environment = make_environment(spec.environment, spec.num_envs, spec.threads)

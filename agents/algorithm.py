@@ -193,8 +193,10 @@ ALGORITHMS: dict[str, Callable[[Parts, Settings], Algorithm]] = {
 
 
 def make_algorithm(parts: Parts, settings: Settings) -> Algorithm:
-    """The algorithm that the settings name; one that learns no hyper-parameter is `impala`."""
-    return (ALGORITHMS[settings.algorithm] if settings.learned else impala)(parts, settings)
+    """The algorithm that the settings name; where another run's schedule is replayed, `impala`."""
+    return (ALGORITHMS[settings.algorithm] if settings.replayed is None else impala)(
+        parts, settings
+    )
 
 
 def _first(

@@ -5,7 +5,8 @@ import difflib
 import functools
 import importlib.resources
 import stat
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from agents.settings import MEANING, STACX_KL_COST
 from configs import yaml_text
-from configs.schema import Config
+from configs.schema import Config, config_type
 
 
 class ConfigError(Exception):
@@ -45,24 +46,46 @@ def named_configs() -> list[str]:
     )
 
 
-def load(source: str, overrides: Sequence[str] = ()) -> Config:
+# Sees to it that plugins are imported; of their names, and of what names them.
+SeeTo = Callable[[Sequence[str], str], None]
+
+
+def require_imported(plugins: Sequence[str], source: str) -> None:
+    """Refuses a file with plugins that this process has not imported: to read is not to run.
+
+    Raises:
+        ConfigError: one line.
+    """
+    for name in plugins:
+        if name not in sys.modules:
+            raise ConfigError(
+                f"plugins={name}: {source} needs that module, and here it is not imported; if you "
+                "trust it, add it to the plugins of this run"
+            )
+
+
+def load(source: str, overrides: Sequence[str] = (), see_to: SeeTo = require_imported) -> Config:
     """Reads a configuration.
 
     Args:
         source: a name under configs/ (`atari/quickstart`) or the path of a YAML file.
         overrides: `dotted.key=value`, the value in YAML; later ones win.
+        see_to: its plugins, before any other key is looked at. Commands that run a configuration
+            import them (scripts/plugins.py).
 
     Raises:
         ConfigErrors: keys or values cannot be used.
         ConfigError: the file cannot be used, or an override is no KEY=VALUE.
     """
-    config, faults = load_partly(source, overrides)
+    config, faults = load_partly(source, overrides, see_to)
     if faults:
         raise ConfigErrors(faults)
     return config
 
 
-def load_partly(source: str, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+def load_partly(
+    source: str, overrides: Sequence[str] = (), see_to: SeeTo = require_imported
+) -> tuple[Config, list[str]]:
     """As `load`, but what is wrong with single keys is returned, and those have their defaults.
 
     Raises:
@@ -71,15 +94,16 @@ def load_partly(source: str, overrides: Sequence[str] = ()) -> tuple[Config, lis
     content = _read(source)
     for override in overrides:
         _assign(content, *parse_override(override))
+    see_to(_plugins_of(content), source)
     faults: list[str] = []
     try:
-        config = Config.model_validate(content)
+        config = config_type().model_validate(content)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             faults.append(_explain(fault))
             _forget(content, fault["loc"])
         try:
-            config = Config.model_validate(content)
+            config = config_type().model_validate(content)
         except ValidationError:  # a key that is no text, say
             raise ConfigErrors(faults) from None
     try:
@@ -89,6 +113,13 @@ def load_partly(source: str, overrides: Sequence[str] = ()) -> tuple[Config, lis
     if "name" not in content:
         config = config.model_copy(update={"name": name_of(source)})
     return config, faults
+
+
+def _plugins_of(content: dict[str, Any]) -> list[str]:
+    try:
+        return Config.model_validate({"plugins": content.get("plugins", [])}).plugins
+    except ValidationError:  # which is told with all other faults
+        return []
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -311,7 +342,7 @@ def _nearest(word: str, candidates: Sequence[str]) -> str | None:
 
 def _group(path: Sequence[str | int]) -> type[BaseModel]:
     """The model in which the last element of a key's path is looked up."""
-    model: type[BaseModel] = Config
+    model: type[BaseModel] = config_type()
     for name in path[:-1]:
         annotation = model.model_fields[str(name)].annotation
         assert isinstance(annotation, type)
@@ -320,7 +351,7 @@ def _group(path: Sequence[str | int]) -> type[BaseModel]:
     return model
 
 
-def _all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
@@ -342,11 +373,11 @@ def _explain(fault: ErrorDetails) -> str:
         siblings = list(_group(path).model_fields)
         prefix = key[: -len(str(path[-1]))]
         nearest = _nearest(str(path[-1]), siblings)
-        if key in _all_keys():  # dotted, as on the command line
+        if key in (keys := _all_keys(config_type())):  # dotted, as on the command line
             group, _, last = key.rpartition(".")
             nearest = f"in a file, {last} stands below {group.replace('.', ': ')}:"
         elif nearest is None:
-            nearest = _nearest(key, _all_keys())
+            nearest = _nearest(key, keys)
         elif prefix:
             nearest = nearest.replace("'", f"'{prefix}", 1)
         message = f"unknown key {key}; " + (nearest or f"allowed here: {', '.join(siblings)}")

@@ -1,10 +1,12 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -13,8 +15,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
+from configs.names import known
 
 
 def without_truth(value: Any, annotation: Any) -> Any:
@@ -49,10 +53,21 @@ class _Group(BaseModel):
         return without_truth(value, cls.model_fields[str(info.field_name)].annotation)
 
 
+def _a_name(key: str) -> AfterValidator:
+    """Takes the names that there are for a key when a configuration is read."""
+
+    def check(value: str) -> str:
+        if value not in known(key):
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(known(key))})
+        return value
+
+    return AfterValidator(check)
+
+
 class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
-    suite: Literal["atari", "catch", "gymnasium", "minatar", "two_colours"] = "atari"
+    suite: Annotated[str, _a_name("env.suite")] = "atari"
     """Where the game comes from. two_colours needs actors.runtime=on_device."""
     game: str = "pong"
     """Atari: a name from `bmg games`. Gymnasium: an environment id. minatar: asterix, breakout,
@@ -104,12 +119,15 @@ class EnvironmentConfig(_Group):
 
 
 def _keys_of_hyperparameters(
-    name: str, type_: Any, field: Callable[[str, Hyperparameter], Any | None]
-) -> type[_Group]:
-    """A group with a key for each hyper-parameter of the one table, unless its field is None."""
-    fields = {key: field(key, entry) for key, entry in HYPERPARAMETERS.items()}
-    keys: Any = {key: (type_, value) for key, value in fields.items() if value is not None}
-    return create_model(name, __base__=_Group, **keys)
+    base: type[BaseModel],
+    type_: Any,
+    field: Callable[[str, Hyperparameter], Any | None],
+    names: Iterable[str],
+) -> Any:
+    """A group with a key more for each hyper-parameter, unless its field is None."""
+    fields = {name: field(name, HYPERPARAMETERS[name]) for name in names}
+    keys: Any = {name: (type_, value) for name, value in fields.items() if value is not None}
+    return create_model(base.__name__, __base__=base, **keys)
 
 
 def _fixed_value(name: str, entry: Hyperparameter) -> Any:
@@ -133,25 +151,24 @@ def _upper_bound(name: str, entry: Hyperparameter) -> Any:
     return Field(default=None, gt=0.0, le=entry.limit or entry.upper, description=meaning)
 
 
-_FixedValues = _keys_of_hyperparameters("_FixedValues", float, _fixed_value)
-_OuterValues = _keys_of_hyperparameters("_OuterValues", float, _outer_value)
-_UpperBounds = _keys_of_hyperparameters("_UpperBounds", float | None, _upper_bound)
+_BUILT_IN = tuple(HYPERPARAMETERS)
+_FixedValues = _keys_of_hyperparameters(_Group, float, _fixed_value, _BUILT_IN)
+_OuterValues = _keys_of_hyperparameters(_Group, float, _outer_value, _BUILT_IN)
+_UpperBounds = _keys_of_hyperparameters(_Group, float | None, _upper_bound, _BUILT_IN)
 
 
 class AgentConfig(_FixedValues):
     """`agent`: the algorithm and its hyper-parameters: fixed values, or where learning starts."""
 
-    algorithm: Literal[
-        "impala", "stacx", "bmg", "actor_critic", "mg", "q_lambda", "q_lambda_bmg"
-    ] = "impala"
+    algorithm: Annotated[str, _a_name("agent.algorithm")] = "impala"
     """impala: V-trace actor-critic, all hyper-parameters fixed; stacx: they are learned by
     meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients. two_colours has an
     on-policy actor_critic, mg (it, and plain meta-gradients) and bmg; and an epsilon-greedy
     q_lambda, whose epsilon q_lambda_bmg learns."""
-    objective: Literal["actor_critic"] = "actor_critic"
+    objective: Annotated[str, _a_name("agent.objective")] = "actor_critic"
     """Targets and loss of an update. actor_critic: V-trace and the three costs; for two_colours
     one-step targets."""
-    network: Literal["shallow", "shallow_atari", "deep", "small", "dense", "separate"] = "shallow"
+    network: Annotated[str, _a_name("agent.network")] = "shallow"
     """shallow: IMPALA's two convolutions (published for DMLab, the fastest on CPUs); shallow_atari:
     its three for Atari; deep: residual; small: MinAtar's one, for boards. They take images
     [H, W, C] of at least 20, 36, 1 and 3 pixels a side, and are all `dense` where observations are
@@ -243,7 +260,7 @@ class MetaConfig(_Group):
     """K: updates, of a batch each, through which the meta-gradient goes."""
     bootstrap_steps: int = Field(default=1, ge=1)
     """L: further steps to the target, the last of them on the plain objective."""
-    matching: str = "kl_value"
+    matching: Annotated[str, _a_name("meta.matching")] = "kl_value"
     """How the distance to the target is measured: `l2` of parameters; `kl` (target || learner) or
     `reverse_kl` of policies; `value` predictions; `kl_value`, the sum."""
     l2_weight: float = Field(default=0.5, ge=0.0)
@@ -387,6 +404,10 @@ class Config(_Group):
     hyperparameters_from: str | None = None
     """A run folder: the values that it learned are replayed as a fixed schedule, and nothing is
     learned but the parameters."""
+    plugins: list[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]] = []
+    """Modules, installed or in the current folder, that every process of the run imports before it
+    looks anything up: they add environments, networks, objectives, matching functions,
+    hyper-parameters and algorithms (docs/extending.md)."""
     env: EnvironmentConfig = EnvironmentConfig()
     """See below."""
     agent: AgentConfig = AgentConfig()
@@ -426,3 +447,20 @@ class Config(_Group):
     @classmethod
     def _in_home(cls, value: str | None) -> str | None:
         return None if value is None else os.path.expanduser(value)
+
+
+def config_type() -> type[Config]:
+    """`Config`, with keys for the hyper-parameters that plugins have added since."""
+    names = tuple(name for name in HYPERPARAMETERS if name not in _BUILT_IN)
+    return _with_keys(names) if names else Config
+
+
+@functools.cache
+def _with_keys(names: tuple[str, ...]) -> type[Config]:
+    agent = _keys_of_hyperparameters(AgentConfig, float, _fixed_value, names)
+    outer = _keys_of_hyperparameters(OuterConfig, float, _outer_value, names)
+    upper = _keys_of_hyperparameters(UpperConfig, float | None, _upper_bound, names)
+    groups: Any = {"outer": (outer, outer()), "upper": (upper, upper())}
+    meta: Any = create_model("MetaConfig", __base__=MetaConfig, **groups)
+    groups = {"agent": (agent, agent()), "meta": (meta, meta())}
+    return create_model("Config", __base__=Config, **groups)

@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.load import load
 from configs.schema import Config
-from scripts import jax_environment
+from scripts import jax_environment, plugins
 from scripts.check import RunFailed, check, environment_spec, new_unrolls, runs_on_device
 
 _STAGE_SECONDS = 6.0
@@ -37,7 +37,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         ConfigError: nothing was started.
         RunFailed: the whole system failed, with its reason.
     """
-    config = load(source, overrides)
+    config = load(source, overrides, plugins.import_all)
     check(config)
     jax_environment.require_jax()
     if runs_on_device(config):

@@ -17,13 +17,13 @@ from actors.server import ServerSpec
 from agents.algorithm import Algorithm, State, make_algorithm
 from agents.networks import Network, Params, check_observations, make_network
 from agents.off_policy import off_policy_parts
-from agents.trajectory import learner_view
+from agents.trajectory import Trajectory, learner_view
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config, LearnerConfig
 from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
 from learner.step import Learner, make_learner
-from scripts import jax_environment
+from scripts import jax_environment, plugins
 from scripts.check import environment_spec, learns, new_unrolls, part_of_process
 from scripts.settings import make_settings
 
@@ -86,6 +86,7 @@ def server_spec(config: Config, *, num_envs: int | None = None) -> ServerSpec:
         unroll_length=config.learner.unroll_length,
         threads=config.actors.threads_per_actor,
         seed=config.seed,
+        plugins=tuple(config.plugins),
     )
 
 
@@ -148,15 +149,73 @@ def build_agent(config: Config, probe: Probe) -> Agent:
     settings = make_settings(config)
     check_network(config.agent.network, probe, config.env.game)
     observations = probe.observation_shape, probe.observation_dtype
-    network = make_network(config.agent.network, probe.num_actions, *observations, settings.heads)
     clip, single_frames = config.env.reward_clip, probe.single_frames
-    parts = off_policy_parts(
-        settings, network, lambda batch: learner_view(batch, single_frames, clip)
-    )
-    algorithm = make_algorithm(parts, settings)
+    with plugins.blamed(config.plugins, "the learner cannot be built"):
+        network = make_network(
+            config.agent.network, probe.num_actions, *observations, settings.heads
+        )
+        parts = off_policy_parts(
+            settings, network, lambda batch: learner_view(batch, single_frames, clip)
+        )
+        algorithm = make_algorithm(parts, settings)
+        if config.plugins:
+            _require_step(config, probe, algorithm)
     learner = make_learner(algorithm, _devices(config.learner))
     state = algorithm.init(jax.random.key(config.seed))
     return Agent(probe, network, algorithm, learner, state)
+
+
+def _require_step(config: Config, probe: Probe, algorithm: Algorithm) -> None:
+    """Traces a step, so that what plugins have made wrong is known before anything is created.
+
+    Raises:
+        Exception: whatever a plugin's functions raise.
+        ConfigError: the step takes or returns something else than it should.
+    """
+    wanted, name = composition(config), config.agent.algorithm
+    takes = algorithm.online, algorithm.further
+    plays = wanted.online_batches, wanted.bootstrap_batches
+    if takes != plays:
+        raise ConfigError(
+            f"agent.algorithm={name}: online={takes[0]} and further={takes[1]}, but "
+            "meta.inner_steps, meta.bootstrap_steps and meta.keep_bootstrapped say that as many "
+            f"batches come: {plays[0]} and {plays[1]}"
+        )
+    state = jax.eval_shape(algorithm.init, jax.random.key(config.seed))
+    online, further = (_batches(config, probe, count) if count else None for count in takes)
+    new, metrics = jax.eval_shape(algorithm.step, state, online, further)
+    if jax.tree.map(_shape, new) != jax.tree.map(_shape, state):
+        raise ConfigError(
+            f"agent.algorithm={name}: a step returns a state of other arrays than it takes"
+        )
+    if "loss/total" not in metrics:
+        raise ConfigError(
+            f"agent.objective={config.agent.objective}: the metrics of its loss lack loss/total"
+        )
+
+
+def _shape(x: Any) -> tuple[Any, ...]:
+    return x.shape, x.dtype
+
+
+def _batches(config: Config, probe: Probe, count: int) -> Trajectory:
+    """Shapes of so many batches of unrolls, [N, T, B, ...], as actors send them."""
+    steps, envs = config.learner.unroll_length, config.learner.batch_size
+    rows, shape = steps + 1, probe.observation_shape
+    if probe.single_frames:
+        rows, shape = steps + shape[-1], shape[:-1]
+
+    def of(dtype: Any, *more: int, rows: int = steps) -> Any:
+        return jax.ShapeDtypeStruct((count, rows, envs, *more), dtype)
+
+    return Trajectory(
+        observation=of(probe.observation_dtype, *shape, rows=rows),
+        action=of(np.int32),
+        reward=of(np.float32),
+        discount=of(np.float32),
+        behaviour_logits=of(np.float32, probe.num_actions),
+        valid=of(np.bool_),
+    )
 
 
 def unroll_bytes(config: Config, probe: Probe) -> int:

@@ -17,6 +17,7 @@ from actors.ray_address import ask_head
 from actors.ray_folder import ray_folder
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
+from configs.names import added
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.run_folder import LOCK
 
@@ -73,7 +74,7 @@ def all_faults(config: Config) -> list[str]:
 
 def keys_without_effect(config: Config, overrides: Sequence[str]) -> list[str]:
     """Keys of `meta` that overrides set, where no hyper-parameter is learned."""
-    if learns(config):
+    if learns(config) or config.agent.algorithm in added("agent.algorithm"):
         return []
     keys = dict.fromkeys(override.partition("=")[0] for override in overrides)
     # An outer value head is learned under meta.outer by whatever algorithm.
@@ -167,6 +168,7 @@ def _check_runtime(config: Config) -> None:
 def _check_algorithm(config: Config) -> None:
     everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
     allowed = _ON_POLICY_ALGORITHMS if is_on_policy(config) else everywhere
+    allowed = (*allowed, *added("agent.algorithm"))
     if name not in allowed:
         raise ConfigError(
             f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
@@ -372,8 +374,10 @@ def _without_effect(config: Config) -> set[str]:
 
 def learns(config: Config) -> bool:
     """Whether hyper-parameters are learned in this run."""
-    fixed = ("impala", "actor_critic", "q_lambda")
-    return config.agent.algorithm not in fixed and config.hyperparameters_from is None
+    name = config.agent.algorithm
+    if config.hyperparameters_from is not None or name in ("impala", "actor_critic", "q_lambda"):
+        return False
+    return bool(config.meta.learned) or name not in added("agent.algorithm")
 
 
 def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:

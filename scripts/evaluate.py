@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner import reading
 from learner.run_folder import keep_traceback, write_json
-from scripts import jax_environment
+from scripts import jax_environment, plugins
 from scripts.check import RunFailed, check, environment_spec, runs_on_device
 from scripts.evaluation_display import EvaluationDisplay
 from scripts.output import say
@@ -61,7 +62,8 @@ def evaluate(
     path = Path(run_dir)
     if not os.path.isfile(path / "config.yaml"):
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
-    config = load(str(path / "config.yaml"))
+    import_all = functools.partial(plugins.import_all, say=True)
+    config = load(str(path / "config.yaml"), (), import_all)
     check_same_run(config, path)
     _check_on_device(config, video, snapshots)
     config = _on_this_machine(config)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actors.environments.atari_games import BY_NAME
-from agents.hyperparameters import HYPERPARAMETERS
 from scripts import scores
 from scripts.comparison import (
     Agent,
@@ -37,6 +36,7 @@ from scripts.figures import (
     span,
 )
 from scripts.published_agents import Published, draw_published, drawn, legend_height
+from scripts.runs import learned_in
 from scripts.scores import Estimate
 from scripts.tables import write_tables
 
@@ -425,13 +425,9 @@ def draw_game(drawing: _Drawing, stem: Path, game: str) -> bool:
     """A game's returns over frames, and the hyper-parameters that its agents have learned."""
     comparison, styles = drawing.comparison, drawing.styles
     agents = [agent for agent in comparison.agents if game in agent.runs]
-    names = [
-        name
-        for name in HYPERPARAMETERS
-        if any(f"meta/{name}" in run.metrics[-1] for a in agents for run in a.runs[game])
-    ]
-    grid = frame_grid(comparison)
     runs = [run for agent in agents for run in agent.runs[game]]
+    names = learned_in(runs)
+    grid = frame_grid(comparison)
     others = drawn(drawing.published, runs)
     rows = 1 + -(-len(names) // 4)
     height = 2.5 + 1.5 * (rows - 1) + legend_height(others)

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from configs.names import TABLES
 from configs.schema import Config
 
 FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -26,6 +27,10 @@ included. A group on the command line (`meta={inner_steps: 2}`) is laid over the
 home folder wherever a path is asked for. What surely cannot fit into the machine's memory is
 refused with the sum, before anything is created; `meta` keys on the command line that act nowhere,
 because nothing is learned, are told.
+
+`plugins` add to the names of suites, algorithms, networks, objectives and matching functions, and
+each hyper-parameter that they add has keys under `agent`, `meta.outer` and `meta.upper`
+(docs/extending.md).
 """
 
 
@@ -66,15 +71,20 @@ def _table(title: str, prefix: str, fields: dict[str, FieldInfo]) -> str:
         default = "null" if field.default is None else str(field.default)
         default = default.lower() if isinstance(field.default, bool) else default
         meaning = meaning.replace("|", "\\|")
-        lines.append(f"| `{prefix}{name}` | `{default}` | {_allowed(field)} | {meaning} |")
+        lines.append(
+            f"| `{prefix}{name}` | `{default}` | {_allowed(prefix + name, field)} | {meaning} |"
+        )
     return "\n".join([*lines, ""])
 
 
-def _allowed(field: FieldInfo) -> str:
-    options = get_args(field.annotation)
+def _allowed(key: str, field: FieldInfo) -> str:
+    options = TABLES[key].built_in if key in TABLES else get_args(field.annotation)
     if options and all(isinstance(option, str) for option in options):
         return ", ".join(f"`{option}`" for option in options)
-    kinds = [getattr(option, "__name__", str(option)) for option in options or [field.annotation]]
+    kinds = [
+        getattr(getattr(option, "__origin__", option), "__name__", str(option))  # of Annotated
+        for option in options or [field.annotation]
+    ]
     bounds = []
     for constraint in field.metadata:
         for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError
 from learner.reading import printable
 from scripts import seed_runs
@@ -29,7 +28,7 @@ from scripts.published_agents import (
     legend_height,
     read_published,
 )
-from scripts.runs import SEEDS_FILE, Run, find_runs, planned_trials, read_run, shown
+from scripts.runs import SEEDS_FILE, Run, find_runs, learned_in, planned_trials, read_run, shown
 from scripts.seed_report import report_seeds
 from scripts.tables import write_tables
 
@@ -201,9 +200,7 @@ def draw_hyperparameters(runs: list[Run], averaged: list[Run], stem: Path) -> bo
     Returns:
         Whether there was anything to draw: some run has learned or replayed hyper-parameters.
     """
-    names = [
-        name for name in HYPERPARAMETERS if any(f"meta/{name}" in run.metrics[-1] for run in runs)
-    ]
+    names = learned_in(runs)
     if not names:
         return False
     plt = pyplot()

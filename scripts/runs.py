@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, completed, flat, read_file
 from learner.reading import (
     Unreadable,
@@ -25,6 +26,7 @@ _COUNTS = (
     *("seed", "total_frames", "learner.schedule_frames", "evaluation.every_frames"),
     *("env.swap_period", "meta.inner_steps", "meta.bootstrap_steps"),
 )
+_MOST_OF_PLUGINS = 12  # hyper-parameters, of which each is a panel of a figure
 _LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more
 # What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
 # they wrote, and how far they went, which the report says.
@@ -117,6 +119,19 @@ def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
     names = tuple(left_out)
     groups = tuple(f"{name}." for name in names)
     return {k: v for k, v in config.items() if k not in names and not k.startswith(groups)}
+
+
+def learned_in(runs: Iterable[Run]) -> list[str]:
+    """Hyper-parameters that runs have learned or replayed; of those of their plugins a dozen."""
+    runs = list(runs)
+    logged = {key for run in runs for key in run.metrics[-1]}
+    of_runs = [run.config.get("meta.learned") for run in runs]
+    named = dict.fromkeys(
+        str(name) for names in of_runs if isinstance(names, list) for name in names
+    )
+    theirs = [n for n in named if n.isidentifier() and shown(n) == n and n not in HYPERPARAMETERS]
+    there = [name for name in HYPERPARAMETERS if f"meta/{name}" in logged]
+    return there + [n for n in theirs if f"meta/{n}" in logged][:_MOST_OF_PLUGINS]
 
 
 def shown(value: Any) -> str:

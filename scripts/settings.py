@@ -1,6 +1,5 @@
 """From a `Config` to what an algorithm is told; the one place where the two meet."""
 
-import difflib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from agents.hyperparameters import HYPERPARAMETERS, Learned
-from agents.matching import MATCHING
 from agents.meta_parameters import init_meta_params, single_numbers
 from agents.networks import Heads
 from agents.settings import MetaSettings, OptimizerSettings, Settings
@@ -32,10 +30,9 @@ def make_settings(config: Config) -> Settings:
     """All that decides how the agent of a configuration learns.
 
     Raises:
-        ConfigError: there is no such matching function, or no schedule to replay.
+        ConfigError: there is no schedule to replay.
     """
     agent, learner, meta = config.agent, config.learner, config.meta
-    check_matching(meta.matching)
     rate: optax.ScalarOrSchedule = learner.learning_rate
     if learner.learning_rate_schedule == "linear":
         updates = updates_of(config, schedule_frames(config))
@@ -69,18 +66,6 @@ def make_settings(config: Config) -> Settings:
         meta=MetaSettings(**{name: getattr(meta, name) for name in MetaSettings._fields}),
         replayed=replayed,
     )
-
-
-def check_matching(name: str) -> None:
-    """Refuses a name that no matching function has.
-
-    Raises:
-        ConfigError: with the names that there are.
-    """
-    if name not in MATCHING:
-        close = difflib.get_close_matches(name, MATCHING, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"meta.matching={name}: must be one of {', '.join(MATCHING)}{hint}")
 
 
 def _replayed(

@@ -17,10 +17,11 @@ import yaml
 from actors.environments.atari_games import BY_NAME
 from configs import load as config_load
 from configs.load import ConfigError, ConfigErrors
+from configs.names import added
 from configs.schema import Config
 from configs.sweep import Sweep, Trial, load_sweep, plan_of
 from learner.run_folder import RunLocked, locked, replace_text
-from scripts import jax_environment, ray_watch
+from scripts import jax_environment, plugins, ray_watch
 from scripts.check import (
     RunFailed,
     all_faults,
@@ -93,7 +94,9 @@ def _configurations(plan: Sweep, resumed: Path | None) -> list[Planned]:
     planned: list[Planned] = []
     for trial in plan.trials:
         try:
-            config, found = config_load.load_partly(trial.source, trial.overrides)
+            config, found = config_load.load_partly(
+                trial.source, trial.overrides, plugins.import_all
+            )
             planned.append(Planned(trial, config))
             if not found:
                 folder = resumed and resumed / trial.name
@@ -117,25 +120,21 @@ def _require_what_they_name(planned: list[Planned]) -> None:
     """Looks up what only the packages themselves know, once for all trials that name the same.
 
     Raises:
-        ConfigErrors: a matching function or an environment does not exist, or a network cannot
-            take an environment's observations.
+        ConfigErrors: an environment does not exist, or a network cannot take its observations.
     """
     jax_environment.require_jax()
     from scripts import build
-    from scripts.settings import check_matching
 
-    def look_up(config: Config) -> None:
-        check_matching(config.meta.matching)
-        if config.env.suite == "gymnasium":
-            build.check_network(
-                config.agent.network, build.probe_environment(config), config.env.game
-            )
-
-    named = {(c.meta.matching, c.agent.network, environment_spec(c.env)): c for _, c in planned}
+    foreign = ("gymnasium", *added("env.suite"))
+    named = {
+        (c.agent.network, environment_spec(c.env)): c for _, c in planned if c.env.suite in foreign
+    }
     faults: dict[str, None] = {}
     for config in named.values():
         try:
-            look_up(config)
+            build.check_network(
+                config.agent.network, build.probe_environment(config), config.env.game
+            )
         except ConfigError as error:
             faults[str(error)] = None
     if faults:

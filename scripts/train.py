@@ -26,7 +26,7 @@ from learner.run_folder import (
     keep_traceback,
     replace_text,
 )
-from scripts import jax_environment, ray_watch, signals
+from scripts import jax_environment, plugins, ray_watch, signals
 from scripts.check import (
     RunFailed,
     check,
@@ -89,7 +89,7 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
         ConfigError: nothing was created or started.
         RunFailed: the run folder says `failed`.
     """
-    config = config_load.load(source, overrides)
+    config = config_load.load(source, overrides, plugins.import_all)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
         jax_environment.require_jax()

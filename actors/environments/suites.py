@@ -1,30 +1,68 @@
-"""From an `EnvironmentSpec` to a vector environment, and its protocol in words."""
+"""The suites of games: what makes them, where they play, what they know; protocols in words."""
 
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from actors.environments.vector import EnvironmentSpec, VectorEnvironment
+from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, VectorEnvironment
+
+# (specification, number of environments, threads) -> environments
+MakeEnvironment = Callable[[EnvironmentSpec, int, int], VectorEnvironment]
 
 
 class Suite(NamedTuple):
-    """What a suite of games knows."""
+    """A suite of games."""
 
-    runtimes: tuple[str, ...]  # `actors.runtime`: where its games can be played
+    make: MakeEnvironment  # on the host; imports the suite's own packages only when called
+    runtimes: tuple[str, ...] = ("ray", "in_process")  # where its games can be played
     keys: tuple[str, ...] = ()  # of `env`, beside those that every suite knows
     games: tuple[str, ...] | None = None  # None: not listed here
 
 
-SUITES = {
+def _atari(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
+    from actors.environments.atari import Atari
+
+    return Atari(spec, num_envs, threads)
+
+
+def _catch(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
+    if spec.change_every is not None:
+        return _of_the_device(spec, num_envs, threads)
+    from actors.environments.catch import Catch
+
+    return Catch(spec, num_envs, threads)
+
+
+def _gymnasium(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
+    from actors.environments.gymnasium_suite import GymnasiumSuite
+
+    return GymnasiumSuite(spec, num_envs, threads)
+
+
+def _of_the_device(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
+    from actors.environments.device import OnHost, make_device_environment
+
+    del threads
+    return OnHost(make_device_environment(spec), num_envs)
+
+
+SUITES: dict[str, Suite] = {
     "atari": Suite(
-        ("ray", "in_process"),
-        (
+        _atari,
+        keys=(
             *("frame_skip", "frame_stack", "sticky_actions", "full_action_space", "noop_max"),
             *("max_episode_frames", "life_loss_discount"),
         ),
     ),
-    "catch": Suite(("ray", "in_process", "on_device"), ("change_every", "change_seed"), ("catch",)),
-    "gymnasium": Suite(("ray", "in_process")),
+    "catch": Suite(
+        _catch,
+        ("ray", "in_process", "on_device"),
+        ("change_every", "change_seed"),
+        ("catch",),
+    ),
+    "gymnasium": Suite(_gymnasium),
     "minatar": Suite(
+        _of_the_device,
         ("ray", "in_process", "on_device"),
         (
             *("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
@@ -33,32 +71,23 @@ SUITES = {
         ("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
     ),
     "two_colours": Suite(
-        ("on_device",), ("swap_period", "respawn", "collection_discount"), ("two_colours",)
+        _of_the_device,
+        ("on_device",),
+        ("swap_period", "respawn", "collection_discount"),
+        ("two_colours",),
     ),
 }
 
 
 def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
-    """Makes `num_envs` environments; the suite's own packages are imported only here.
+    """Makes `num_envs` environments.
 
     Raises:
         EnvironmentRefused: the environment cannot be made as configured.
     """
-    if spec.suite == "atari":
-        from actors.environments.atari import Atari
-
-        return Atari(spec, num_envs, threads)
-    if spec.suite == "catch" and spec.change_every is None:
-        from actors.environments.catch import Catch
-
-        return Catch(spec, num_envs, threads)
-    if "on_device" in SUITES[spec.suite].runtimes:
-        from actors.environments.device import OnHost, make_device_environment
-
-        return OnHost(make_device_environment(spec), num_envs)
-    from actors.environments.gymnasium_suite import GymnasiumSuite
-
-    return GymnasiumSuite(spec, num_envs, threads)
+    if spec.suite not in SUITES:
+        raise EnvironmentRefused(f"env.suite={spec.suite}: there are {', '.join(SUITES)}")
+    return SUITES[spec.suite].make(spec, num_envs, threads)
 
 
 # What else decides a score, beside the game.

@@ -1,0 +1,52 @@
+"""What a configuration chooses by name: built-in names, and those that plugins have added.
+
+Each name is a key of one table, whose module may import jax or an emulator. So the built-in ones
+stand here as well, and a table is looked at only where its module is imported already: whoever has
+added to it has done that.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+
+class Table(NamedTuple):
+    """Where a name is looked up."""
+
+    module: str
+    attribute: str  # a dict by name
+    built_in: tuple[str, ...]
+
+
+TABLES = {
+    "env.suite": Table(
+        "actors.environments.suites",
+        "SUITES",
+        ("atari", "catch", "gymnasium", "minatar", "two_colours"),
+    ),
+    "agent.algorithm": Table(
+        "agents.algorithm",
+        "ALGORITHMS",
+        ("impala", "stacx", "bmg", "actor_critic", "mg", "q_lambda", "q_lambda_bmg"),
+    ),
+    "agent.network": Table(
+        "agents.networks",
+        "NETWORKS",
+        ("shallow", "shallow_atari", "deep", "small", "dense", "separate"),
+    ),
+    "agent.objective": Table("agents.objectives", "OBJECTIVES", ("actor_critic",)),
+    "meta.matching": Table(
+        "agents.matching", "MATCHING", ("l2", "kl", "reverse_kl", "value", "kl_value")
+    ),
+}
+
+
+def added(key: str) -> list[str]:
+    """Names that are not built in, of a key of the configuration."""
+    table = TABLES[key]
+    names: dict[str, Any] = getattr(sys.modules.get(table.module), table.attribute, {})
+    return [name for name in names if name not in table.built_in]
+
+
+def known(key: str) -> list[str]:
+    """All names that a key of the configuration takes."""
+    return [*TABLES[key].built_in, *added(key)]
