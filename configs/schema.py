@@ -64,6 +64,12 @@ def _a_name(key: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _a_module(value: str) -> str:
+    if not all(part.isidentifier() for part in value.split(".")):
+        raise ValueError("must be the name of a module, as my_module or package.my_module")
+    return value
+
+
 class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
@@ -404,7 +410,7 @@ class Config(_Group):
     hyperparameters_from: str | None = None
     """A run folder: the values that it learned are replayed as a fixed schedule, and nothing is
     learned but the parameters."""
-    plugins: list[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]] = []
+    plugins: list[Annotated[str, AfterValidator(_a_module)]] = []
     """Modules, installed or in the current folder, that every process of the run imports before it
     looks anything up: they add environments, networks, objectives, matching functions,
     hyper-parameters and algorithms (docs/extending.md)."""

@@ -61,6 +61,11 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
         ("name=\udcff", ["name="]),
         ("learner.learning_rate=.inf", ["learner.learning_rate=inf", "finite"]),
         ("actors.count=99999999999999999999", ["actors.count"]),
+        ("plugins=[my plugin]", ["plugins.0=my plugin", "must be the name of a module"]),
+        ("plugins=mine", ["plugins=mine", "list"]),
+        ("plugins=[mine]", ["plugins=mine: atari/quickstart needs that module"]),
+        ("env.suite=gym", ["env.suite=gym", "two_colours; did you mean 'gymnasium'?"]),
+        ("agent.network=deap", ["agent.network=deap", "'deep'"]),
     ],
 )
 def test_bad_overrides_are_one_line_that_names_the_key(override, parts):
