@@ -27,6 +27,8 @@ _ANYWHERE = tuple(
     for name in ("bad_input", "in_process", "output", "processes", "self_tuning", "two_colours")
 )
 
+_ELSEWHERE = ("tests/actors/test_pool.py", "tests/test_extending.py")  # that start Ray as well
+
 
 class _FewRaysAtATime(LoadFileScheduling):
     """Deals whole files to the workers, and nearly all that starts Ray to the same one.
@@ -38,7 +40,7 @@ class _FewRaysAtATime(LoadFileScheduling):
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
         system = file.startswith("tests/system/") and file not in _ANYWHERE
-        return "ray" if system or file == "tests/actors/test_pool.py" else file
+        return "ray" if system or file in _ELSEWHERE else file
 
 
 def pytest_xdist_make_scheduler(config, log):
