@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
-from configs.names import known
+from configs.names import added, known
 
 
 def without_truth(value: Any, annotation: Any) -> Any:
@@ -36,6 +36,13 @@ def without_truth(value: Any, annotation: Any) -> Any:
 
 def _takes_numbers(annotation: Any) -> bool:
     return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
+
+
+class _Operational:
+    """Marks a key that says where a run runs, or what it writes, and nothing of what it learns."""
+
+
+OPERATIONAL = _Operational()
 
 
 class _Group(BaseModel):
@@ -223,18 +230,18 @@ class LearnerConfig(_Group):
     Adam it is a second average: set this or adam_beta1 to 0 to have exactly one."""
     max_gradient_norm: float = Field(default=40.0, ge=0.0)
     """Global norm at which gradients are clipped; 0 does not clip."""
-    devices: int = Field(default=1, ge=0)
+    devices: Annotated[int, OPERATIONAL] = Field(default=1, ge=0)
     """Devices of this process that share a batch; 0 takes all of them. With
     actors.runtime=on_device they share the seeds, and each core of a CPU is a device."""
-    processes: int = Field(default=1, ge=1, le=1_000)
+    processes: Annotated[int, OPERATIONAL] = Field(default=1, ge=1, le=1_000)
     """Learner processes that share each batch, each with its own devices, and its own
     actors.count actors for its part; start the same command for each, with its own
     learner.process."""
-    process: int = Field(default=0, ge=0)
+    process: Annotated[int, OPERATIONAL] = Field(default=0, ge=0)
     """Which of them this is; 0 writes the run folder."""
-    coordinator: str | None = None
+    coordinator: Annotated[str | None, OPERATIONAL] = None
     """host:port of process 0, at which the processes find each other."""
-    gpu_memory: float = Field(default=0.75, gt=0.0, le=1.0)
+    gpu_memory: Annotated[float, OPERATIONAL] = Field(default=0.75, gt=0.0, le=1.0)
     """Share of a GPU's memory that the learner takes; leave room for actors.device=gpu."""
 
 
@@ -329,34 +336,34 @@ class ActorsConfig(_Group):
     mode: Literal["fast", "strict"] = "fast"
     """strict: fixed order and a policy lag of exactly one learner step; curves do not depend on
     speed."""
-    count: int = Field(default=2, ge=1, le=100_000)
+    count: Annotated[int, OPERATIONAL] = Field(default=2, ge=1, le=100_000)
     """Actor processes."""
     envs_per_actor: int = Field(default=16, ge=1, le=10_000)
     """Environments that each actor steps together."""
-    threads_per_actor: int = Field(default=1, ge=1)
+    threads_per_actor: Annotated[int, OPERATIONAL] = Field(default=1, ge=1)
     """CPU threads of each actor's policy and of its environments."""
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: Annotated[Literal["cpu", "gpu"], OPERATIONAL] = "cpu"
     """Where the actors' policy runs. gpu: on a share of one, see gpus_per_actor; Ray only."""
-    cpus_per_actor: float = Field(default=1.0, ge=0.0)
+    cpus_per_actor: Annotated[float, OPERATIONAL] = Field(default=1.0, ge=0.0)
     """CPUs that Ray sets aside for each actor."""
-    memory_mb_per_actor: int = Field(default=0, ge=0)
+    memory_mb_per_actor: Annotated[int, OPERATIONAL] = Field(default=0, ge=0)
     """Memory, in MiB, that Ray sets aside for each actor; 0: none."""
-    gpus_per_actor: float = Field(default=0.1, gt=0.0, le=1.0)
+    gpus_per_actor: Annotated[float, OPERATIONAL] = Field(default=0.1, gt=0.0, le=1.0)
     """For actors.device=gpu: the share of a GPU that Ray sets aside for each actor, which takes at
     most nine tenths of that share of its memory."""
-    ray_address: str | None = None
+    ray_address: Annotated[str | None, OPERATIONAL] = None
     """None starts Ray on this machine; `auto` or host:port joins a running cluster."""
     unrolls_in_flight: int = Field(default=2, ge=1)
     """Unroll calls that each actor has outstanding in fast mode: running, queued, or not yet
     learned from. (In strict mode two batches are outstanding, whatever their size.)"""
-    max_bytes_in_flight: int = Field(default=2**30, ge=1)
+    max_bytes_in_flight: Annotated[int, OPERATIONAL] = Field(default=2**30, ge=1)
     """Bound on the bytes of all outstanding unrolls in fast mode."""
     max_policy_lag: int = Field(default=20, ge=0)
     """Unrolls played with parameters more than this many learner steps old are dropped; a step
     makes meta.inner_steps updates."""
-    unroll_timeout_seconds: float = Field(default=120.0, gt=0.0)
+    unroll_timeout_seconds: Annotated[float, OPERATIONAL] = Field(default=120.0, gt=0.0)
     """An actor that returns no unroll for so long is replaced."""
-    max_failures: int = Field(default=3, ge=1)
+    max_failures: Annotated[int, OPERATIONAL] = Field(default=3, ge=1)
     """So many failures in a row in one place end the run with the actor's own error; each is
     followed by a longer pause. A process that dies, killed for example, counts for a third."""
 
@@ -399,7 +406,7 @@ class LoggingConfig(_Group):
 class Config(_Group):
     """A whole run."""
 
-    name: str = Field(default="run", min_length=1, pattern=r"^[\w.\-]+$")
+    name: Annotated[str, OPERATIONAL] = Field(default="run", min_length=1, pattern=r"^[\w.\-]+$")
     """Of the run folder, and in logs."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """All random streams derive from it."""
@@ -426,11 +433,11 @@ class Config(_Group):
     """See below."""
     actors: ActorsConfig = ActorsConfig()
     """See below."""
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    checkpoint: Annotated[CheckpointConfig, OPERATIONAL] = CheckpointConfig()
     """See below."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: Annotated[EvaluationConfig, OPERATIONAL] = EvaluationConfig()
     """See below."""
-    logging: LoggingConfig = LoggingConfig()
+    logging: Annotated[LoggingConfig, OPERATIONAL] = LoggingConfig()
     """See below."""
 
     @model_validator(mode="before")
@@ -453,6 +460,77 @@ class Config(_Group):
     @classmethod
     def _in_home(cls, value: str | None) -> str | None:
         return None if value is None else os.path.expanduser(value)
+
+    @property
+    def runs_on_device(self) -> bool:
+        """Whether the environment is part of the learner's program, and there are no actors."""
+        return self.actors.runtime == "on_device"
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether the agent plays between its updates, not before each step of the learner."""
+        return self.env.suite == "two_colours"
+
+    @property
+    def learns(self) -> bool:
+        """Whether hyper-parameters are learned in this run."""
+        name = self.agent.algorithm
+        fixed = name in ("impala", "actor_critic", "q_lambda")
+        if self.hyperparameters_from is not None or fixed:
+            return False
+        return bool(self.meta.learned) or name not in added("agent.algorithm")
+
+    def hyperparameter_range(self, name: str) -> tuple[float, float]:
+        """Where a learned hyper-parameter starts and what it stays below."""
+        entry = HYPERPARAMETERS[name]
+        start: float = getattr(self.agent, name, entry.default)
+        bound: float | None = getattr(self.meta.upper, name, None) or entry.upper
+        if bound is None:
+            bound = getattr(self.meta.outer, name, entry.outer)
+        return start, bound or 0.0
+
+    @property
+    def new_unrolls(self) -> int:
+        """Unrolls of a batch that are not replayed."""
+        return self.learner.batch_size - self.replay.unrolls
+
+    @property
+    def frames_per_update(self) -> int:
+        """New frames in a batch, if no step of it is an auto-reset."""
+        return self.new_unrolls * self.learner.unroll_length * self.env.frame_skip
+
+    @property
+    def horizon(self) -> int:
+        """Frames over which a linear learning rate falls to 0."""
+        return self.learner.schedule_frames or self.total_frames
+
+    def updates_of(self, frames: int) -> int:
+        """Learner updates that make so many frames."""
+        return -(-frames // self.frames_per_update)
+
+    def part_of_process(self) -> "Config":
+        """The configuration with this learner process's part of the batch."""
+        learner, replay, processes = self.learner, self.replay, self.learner.processes
+        size, unrolls = learner.batch_size // processes, replay.unrolls // processes
+        return self.model_copy(
+            update={
+                "learner": learner.model_copy(update={"batch_size": size}),
+                "replay": replay.model_copy(update={"unrolls": unrolls}),
+            }
+        )
+
+
+def operational_keys() -> tuple[str, ...]:
+    """Dotted keys, and whole groups, in which runs that learn the same may differ."""
+    return tuple(_operational(Config, ""))
+
+
+def _operational(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if OPERATIONAL in field.metadata:
+            yield f"{prefix}{name}"
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _operational(field.annotation, f"{prefix}{name}.")
 
 
 def config_type() -> type[Config]:

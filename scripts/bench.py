@@ -13,7 +13,7 @@ from typing import Any
 from configs.load import load
 from configs.schema import Config
 from scripts import jax_environment, plugins
-from scripts.check import RunFailed, check, environment_spec, new_unrolls, runs_on_device
+from scripts.check import RunFailed, check, environment_spec
 
 _STAGE_SECONDS = 6.0
 _ROUNDS = 15  # in which the algorithms' programs take turns
@@ -40,7 +40,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     config = load(source, overrides, plugins.import_all)
     check(config)
     jax_environment.require_jax()
-    if runs_on_device(config):
+    if config.runs_on_device:
         from scripts import bench_on_device
 
         return bench_on_device.bench(source, overrides, seconds)
@@ -163,7 +163,7 @@ def _experience(config: Config, agent: Any) -> Any:
     from scripts import build
 
     composition, replay = build.composition(config), build.build_replay(config, 0)
-    server = UnrollServer(build.server_spec(config, num_envs=new_unrolls(config)), 0)
+    server = UnrollServer(build.server_spec(config, num_envs=config.new_unrolls), 0)
     params = agent.initial_state.inner.params
     unrolls = [server.unroll(params, 0) for _ in range(composition.online_batches)]
     server.close()
@@ -179,7 +179,7 @@ def _learning(config: Config, agent: Any) -> float:
 
     def work() -> int:
         jax.block_until_ready(step())
-        return batches * new_unrolls(config) * config.learner.unroll_length
+        return batches * config.new_unrolls * config.learner.unroll_length
 
     return _rate(work)
 
@@ -309,7 +309,7 @@ def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], di
     from learner.loop import LearningDiverged, LoopSettings, Progress
     from learner.loop import run as run_loop
     from scripts import build, runtime
-    from scripts.train import connect, disconnect
+    from scripts.ray_start import connect, disconnect
 
     stopped = runtime.StopSignals()
     connect(config, agent.probe)

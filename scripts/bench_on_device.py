@@ -17,7 +17,7 @@ from configs.schema import Config
 from learner.on_device import SeedsLearner
 from scripts import jax_environment, on_device, runtime
 from scripts.bench import machine
-from scripts.check import check, is_on_policy, learns
+from scripts.check import check
 from scripts.settings import make_settings
 
 _ROUNDS = 5  # in which the programs take turns
@@ -84,7 +84,7 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
     whole = _training(config)
     programs = {"whole": whole}
     if not config.agent.algorithm.startswith("q_lambda"):
-        name = "actor_critic" if is_on_policy(config) else "impala"
+        name = "actor_critic" if config.is_on_policy else "impala"
         plain = load(source, [*overrides, f"agent.algorithm={name}"])
         programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
     for seeds in _SEEDS:
@@ -97,7 +97,7 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
                 check(variant)
             except ConfigError:  # the algorithm fixes it
                 continue
-            if learns(variant):
+            if variant.learns:
                 programs[f"{by}={value}"] = whole if variant == config else _training(variant)
     return programs
 
@@ -110,7 +110,7 @@ def _training(config: Config) -> Callable[[], int]:
 def _acting(config: Config) -> Callable[[], int]:
     """Unrolls of parameters that nobody changes, in the arrangement of the learner."""
     environment, length = on_device.build_environment(config.env), config.learner.unroll_length
-    if not is_on_policy(config):
+    if not config.is_on_policy:
         idle = on_device.with_players(
             config,
             environment,

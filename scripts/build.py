@@ -24,7 +24,7 @@ from learner.loop import Composition, ExperienceSource
 from learner.replay import Replay
 from learner.step import Learner, make_learner
 from scripts import jax_environment, plugins
-from scripts.check import environment_spec, learns, new_unrolls, part_of_process
+from scripts.check import environment_spec
 from scripts.settings import make_settings
 
 _log = logging.getLogger(__name__)
@@ -92,10 +92,10 @@ def server_spec(config: Config, *, num_envs: int | None = None) -> ServerSpec:
 
 def composition(config: Config) -> Composition:
     """What the experience of one learner step is made of, in this process."""
-    config = part_of_process(config)
+    config = config.part_of_process()
     meta, steps = config.meta, 1
     further = 0
-    if learns(config):
+    if config.learns:
         steps = meta.inner_steps
         if meta.keep_bootstrapped:
             steps += meta.bootstrap_steps - 1
@@ -236,7 +236,7 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         probe: of its environment.
         starts: how often the run was started before; each start draws other random numbers.
     """
-    each = new_unrolls(part_of_process(config)) // config.actors.envs_per_actor
+    each = config.part_of_process().new_unrolls // config.actors.envs_per_actor
     unrolls_per_batch = composition(config).online_batches * each
     serials = _serials(config.actors.count, config.learner, starts)
     if config.actors.runtime == "in_process":

@@ -4,9 +4,9 @@ import difflib
 import functools
 import importlib.util
 import json
+import logging
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
 from configs.names import added
 from configs.schema import ActorsConfig, Config, EnvironmentConfig
-from learner.run_folder import LOCK
 
-_FILES = ("config.yaml", "metrics.jsonl", "summary.json", "log.txt", "seeds.npz", LOCK)
+_log = logging.getLogger(__name__)
 _ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
 
@@ -32,26 +31,6 @@ class RunFailed(Exception):
 def environment_spec(env: EnvironmentConfig) -> EnvironmentSpec:
     """The part of the `env` group that an environment is made from."""
     return EnvironmentSpec(**{name: getattr(env, name) for name in EnvironmentSpec._fields})
-
-
-def new_unrolls(config: Config) -> int:
-    """Unrolls of a batch that are not replayed."""
-    return config.learner.batch_size - config.replay.unrolls
-
-
-def frames_per_update(config: Config) -> int:
-    """New frames in a batch, if no step of it is an auto-reset."""
-    return new_unrolls(config) * config.learner.unroll_length * config.env.frame_skip
-
-
-def schedule_frames(config: Config) -> int:
-    """Frames over which the learning rate falls to 0."""
-    return config.learner.schedule_frames or config.total_frames
-
-
-def updates_of(config: Config, frames: int) -> int:
-    """Learner updates that make so many frames."""
-    return -(-frames // frames_per_update(config))
 
 
 def check(config: Config) -> None:
@@ -74,12 +53,18 @@ def all_faults(config: Config) -> list[str]:
 
 def keys_without_effect(config: Config, overrides: Sequence[str]) -> list[str]:
     """Keys of `meta` that overrides set, where no hyper-parameter is learned."""
-    if learns(config) or config.agent.algorithm in added("agent.algorithm"):
+    if config.learns or config.agent.algorithm in added("agent.algorithm"):
         return []
     keys = dict.fromkeys(override.partition("=")[0] for override in overrides)
     # An outer value head is learned under meta.outer by whatever algorithm.
     acts = "meta.outer" if config.agent.outer_value_head else "none"
     return [key for key in keys if key.split(".")[0] == "meta" and not key.startswith(acts)]
+
+
+def say_without_effect(keys: Iterable[str]) -> None:
+    """Warns of keys that were given and act nowhere; once it is known that the run starts."""
+    for key in keys:
+        _log.warning("bmg: %s acts nowhere: this run learns no hyper-parameter", key)
 
 
 def faults_of_game(config: Config) -> list[str]:
@@ -103,8 +88,8 @@ def _check_wandb(config: Config) -> None:
 
 
 def _check_where_it_plays(config: Config) -> None:
-    if runs_on_device(config):
-        (_check_on_policy if is_on_policy(config) else _check_playing)(config)
+    if config.runs_on_device:
+        (_check_on_policy if config.is_on_policy else _check_playing)(config)
         return
     _check_batch(config)
     if config.seeds != 1:
@@ -131,30 +116,20 @@ def _check_schedule(config: Config) -> None:
                 "leave it out, or use linear"
             )
         return
-    if new_unrolls(config) < 1:
+    if config.new_unrolls < 1:
         return  # which `_check_batch` refuses
-    horizon = schedule_frames(config)
+    horizon = config.horizon
     if horizon < config.total_frames:
         raise ConfigError(
             f"learner.schedule_frames={horizon}: the learning rate would be 0 from there to "
             f"total_frames={config.total_frames}; raise the one or lower the other"
         )
-    if updates_of(config, horizon) >= 2**31:
+    if config.updates_of(horizon) >= 2**31:
         key = "total_frames" if learner.schedule_frames is None else "learner.schedule_frames"
         raise ConfigError(
             f"{key}={horizon}: learner.learning_rate_schedule=linear counts to 2**31 updates; use "
             "constant, larger batches or fewer frames"
         )
-
-
-def runs_on_device(config: Config) -> bool:
-    """Whether the environment is part of the learner's program, and there are no actors."""
-    return config.actors.runtime == "on_device"
-
-
-def is_on_policy(config: Config) -> bool:
-    """Whether the agent plays between its updates, not before each step of the learner."""
-    return config.env.suite == "two_colours"
 
 
 def _check_runtime(config: Config) -> None:
@@ -167,7 +142,7 @@ def _check_runtime(config: Config) -> None:
 
 def _check_algorithm(config: Config) -> None:
     everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
-    allowed = _ON_POLICY_ALGORITHMS if is_on_policy(config) else everywhere
+    allowed = _ON_POLICY_ALGORITHMS if config.is_on_policy else everywhere
     allowed = (*allowed, *added("agent.algorithm"))
     if name not in allowed:
         raise ConfigError(
@@ -185,7 +160,7 @@ def _check_playing(config: Config) -> None:
     """Refuses what a learner that plays on its own device does not know."""
     meta = config.meta
     _require(config, {"replay.unrolls": 0, "evaluation.every_frames": 0})
-    if learns(config) and meta.bootstrap_steps > 1 and not meta.keep_bootstrapped:
+    if config.learns and meta.bootstrap_steps > 1 and not meta.keep_bootstrapped:
         raise ConfigError(
             f"meta.bootstrap_steps={meta.bootstrap_steps}: actors.runtime=on_device has no replay "
             "for the target's further steps; use meta.keep_bootstrapped=true, with which the "
@@ -228,7 +203,7 @@ def _check_on_policy(config: Config) -> None:
         "hyperparameters_from": None,
         "evaluation.every_frames": 0,
     }
-    if learns(config):
+    if config.learns:
         required["meta.keep_bootstrapped"] = True
     if name.startswith("q_lambda"):
         required |= {"learner.unroll_length": 1, "learner.loss": "sum", "meta.inner_steps": 1}
@@ -244,7 +219,7 @@ def _check_on_policy(config: Config) -> None:
             f"meta.bootstrap_steps={config.meta.bootstrap_steps}: must be at least 2; "
             "agent.algorithm=q_lambda_bmg plays and learns L - 1 steps to its target"
         )
-    if not learns(config):
+    if not config.learns:
         return
     blind = {"l2", "value"} if name == "q_lambda_bmg" else set()
     if config.agent.network == "separate" and set(config.meta.learned) <= {
@@ -268,7 +243,7 @@ def _check_processes(config: Config) -> None:
         )
     if learner.processes == 1:
         return
-    if runs_on_device(config):
+    if config.runs_on_device:
         raise ConfigError(
             f"learner.processes={learner.processes}: actors.runtime=on_device runs in one "
             "process; give each its own seeds (seed, seeds)"
@@ -289,21 +264,9 @@ def _check_processes(config: Config) -> None:
             )
 
 
-def part_of_process(config: Config) -> Config:
-    """The configuration with this learner process's part of the batch."""
-    learner, replay, processes = config.learner, config.replay, config.learner.processes
-    size, unrolls = learner.batch_size // processes, replay.unrolls // processes
-    return config.model_copy(
-        update={
-            "learner": learner.model_copy(update={"batch_size": size}),
-            "replay": replay.model_copy(update={"unrolls": unrolls}),
-        }
-    )
-
-
 def _check_batch(config: Config) -> None:
-    config = part_of_process(config)
-    new, envs = new_unrolls(config), config.actors.envs_per_actor
+    config = config.part_of_process()
+    new, envs = config.new_unrolls, config.actors.envs_per_actor
     if new <= 0:
         raise ConfigError(
             f"replay.unrolls={config.replay.unrolls}: must be less than learner.batch_size="
@@ -339,10 +302,10 @@ def _check_learned(config: Config) -> None:
                 "metrics.jsonl); give a run folder"
             )
         return
-    if not learns(config):
+    if not config.learns:
         return
     if not config.meta.learned:
-        plain = "actor_critic or q_lambda" if is_on_policy(config) else "impala"
+        plain = "actor_critic or q_lambda" if config.is_on_policy else "impala"
         raise ConfigError(
             f"meta.learned=[]: agent.algorithm={config.agent.algorithm} has nothing to learn; name "
             f"hyper-parameters, or use agent.algorithm={plain}"
@@ -356,7 +319,7 @@ def _check_learned(config: Config) -> None:
                 f"{config.agent.algorithm} and env.suite={config.env.suite}, which can learn "
                 f"{', '.join(rest)}"
             )
-        start, upper = hyperparameter_range(config, name)
+        start, upper = config.hyperparameter_range(name)
         if start > upper or not upper:
             raise ConfigError(
                 f"agent.{name}={start:g}: it is learned between 0 and {upper:g}; raise "
@@ -369,25 +332,7 @@ def _without_effect(config: Config) -> set[str]:
     if config.agent.algorithm.startswith("q_lambda"):
         return set(HYPERPARAMETERS) - {"epsilon"}
     of_vtrace = {"vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"}
-    return {"epsilon"} | (of_vtrace if is_on_policy(config) else set())
-
-
-def learns(config: Config) -> bool:
-    """Whether hyper-parameters are learned in this run."""
-    name = config.agent.algorithm
-    if config.hyperparameters_from is not None or name in ("impala", "actor_critic", "q_lambda"):
-        return False
-    return bool(config.meta.learned) or name not in added("agent.algorithm")
-
-
-def hyperparameter_range(config: Config, name: str) -> tuple[float, float]:
-    """Where a learned hyper-parameter starts and what it stays below."""
-    entry = HYPERPARAMETERS[name]
-    start: float = getattr(config.agent, name, entry.default)
-    bound: float | None = getattr(config.meta.upper, name, None) or entry.upper
-    if bound is None:
-        bound = getattr(config.meta.outer, name, entry.outer)
-    return start, bound or 0.0
+    return {"epsilon"} | (of_vtrace if config.is_on_policy else set())
 
 
 def _check_game(config: Config) -> None:
@@ -474,65 +419,3 @@ _CHECKS = (
     _check_where_it_plays,
     _check_schedule,
 )
-
-
-def check_run_folder(path: Path, *, resume: bool) -> None:
-    """Refuses a folder that cannot be written, or that holds a run which would be overwritten.
-
-    Raises:
-        ConfigError: one line that says what to change.
-    """
-    for name in _FILES:
-        if os.path.lexists(path / name) and not os.path.isfile(path / name):
-            raise ConfigError(f"--run-dir {path}: its {name} is no file; move it away")
-    check_folder(
-        path,
-        resume=resume,
-        option="--run-dir",
-        kind="run",
-        marker="config.yaml",
-        ignored=(LOCK, "config.yaml.partial"),
-    )
-
-
-def check_folder(
-    path: Path,
-    *,
-    resume: bool,
-    option: str,
-    kind: str,
-    marker: str,
-    ignored: tuple[str, ...] = (),
-) -> None:
-    """Refuses a folder that cannot be written, or whose content would be overwritten.
-
-    Args:
-        path: need not exist.
-        resume: it must hold what should go on; else it must hold nothing.
-        option: that named the folder.
-        kind: what goes into it.
-        marker: the file that such a thing has.
-        ignored: names that may be there all the same.
-
-    Raises:
-        ConfigError: one line that says what to change.
-    """
-    try:
-        if resume and not (path / marker).is_file():
-            raise ConfigError(f"--resume: {path} holds no {kind}; leave --resume out to start one")
-        if (
-            not resume
-            and path.exists()
-            and (not path.is_dir() or any(p.name not in ignored for p in path.iterdir()))
-        ):
-            raise ConfigError(
-                f"{option} {path}: it exists already; --resume goes on with it, or give another "
-                "folder"
-            )
-        existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
-        # Permissions do not tell all: root may write everywhere, but not to every file system.
-        os.rmdir(tempfile.mkdtemp(dir=existing))
-    except OSError as error:
-        raise ConfigError(
-            f"{option} {path}: cannot be written ({error.strerror}); give another folder"
-        ) from None

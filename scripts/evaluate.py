@@ -18,10 +18,10 @@ from configs.schema import Config
 from learner import reading
 from learner.run_folder import keep_traceback, write_json
 from scripts import jax_environment, plugins
-from scripts.check import RunFailed, check, environment_spec, runs_on_device
+from scripts.check import RunFailed, check, environment_spec
 from scripts.evaluation_display import EvaluationDisplay
 from scripts.output import say
-from scripts.train import check_same_run
+from scripts.resuming import check_same_run
 
 if TYPE_CHECKING:  # jax is imported once the arguments are known to be good
     from actors.evaluation import Played
@@ -96,7 +96,7 @@ def evaluate(
     jax_environment.require_device()
     learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
     config = config.model_copy(update={"learner": learner})  # of this machine, not the run's
-    if runs_on_device(config):
+    if config.runs_on_device:
         return _evaluate_seeds(path, config, policy, seed, kept, episodes or 10, video)
     probe = build.probe_environment(config)
     game = _Game(path, config, policy, seed, probe.num_actions)
@@ -120,7 +120,7 @@ def evaluate(
 
 
 def _check_on_device(config: Config, video: str | None, snapshots: bool) -> None:
-    if not runs_on_device(config):
+    if not config.runs_on_device:
         return
     if config.agent.algorithm.startswith("q_lambda"):
         raise ConfigError(
@@ -327,7 +327,7 @@ def _on_this_machine(config: Config) -> Config:
     that of one whose hyper-parameters are fixed.
     """
     agent = config.agent
-    runtime = "on_device" if runs_on_device(config) else "in_process"
+    runtime = "on_device" if config.runs_on_device else "in_process"
     if config.hyperparameters_from is not None:
         agent = agent.model_copy(update={"algorithm": "impala"})
     return config.model_copy(

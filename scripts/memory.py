@@ -8,7 +8,6 @@ import psutil
 from configs.load import ConfigError
 from configs.schema import Config
 from scripts.build import Probe, composition, unroll_bytes
-from scripts.check import new_unrolls, part_of_process, updates_of
 
 _ACTOR_BYTES = 64 * 2**20  # of an actor's process; in truth it takes more, before its first step
 _EMULATOR_BYTES = 2**19  # of a game of Atari; about 1.5 MB were measured
@@ -47,7 +46,7 @@ def store_bytes(config: Config, wanted: int) -> int:
 
 
 def _needs(config: Config, probe: Probe) -> list[Need]:
-    part, parts = part_of_process(config), composition(config)
+    part, parts = config.part_of_process(), composition(config)
     steps, envs = config.learner.unroll_length, config.actors.envs_per_actor
     # Beside the observation of each step: action, reward, discount, validity and the logits.
     unroll = unroll_bytes(config, probe) // envs + steps * (13 + 4 * probe.num_actions)
@@ -56,7 +55,7 @@ def _needs(config: Config, probe: Probe) -> list[Need]:
     many = ("meta.inner_steps", "meta.bootstrap_steps") if batches > 1 else ()
     needs = [Need("batches", batches * part.learner.batch_size * unroll, (*sizes, *many))]
     if parts.needs_replay:
-        played = updates_of(config, config.total_frames) * new_unrolls(part) * unroll
+        played = config.updates_of(config.total_frames) * part.new_unrolls * unroll
         replayed = min(config.replay.max_bytes, played)
         needs.append(Need("replay", replayed, ("replay.max_bytes",)))
     actors = config.actors

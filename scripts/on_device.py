@@ -23,7 +23,7 @@ from configs.load import ConfigError
 from configs.schema import Config, EnvironmentConfig
 from learner.on_device import SeedsLearner, SeedsState, make_seeds_learner
 from scripts.build import Probe, check_network
-from scripts.check import environment_spec, is_on_policy
+from scripts.check import environment_spec
 from scripts.settings import make_settings
 
 # Environment steps in a point of the learning curve, about: a hundred points to a swap.
@@ -86,7 +86,7 @@ def build_algorithm(config: Config, environment: DeviceEnvironment) -> Algorithm
         ConfigError: there is no such matching function, no schedule to replay, or the network
             cannot take the observations.
     """
-    if not is_on_policy(config):
+    if not config.is_on_policy:
         return with_players(config, environment, lambda algorithm: algorithm)
     settings, learner = make_settings(config), config.learner
     parts = build_parts(settings, environment, config.agent.network, learner.unroll_length)

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from configs.names import TABLES
 from configs.schema import Config
+from scripts.resuming import MAY_CHANGE
 
 FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
 _HEADER = """# Configuration
@@ -31,13 +32,16 @@ because nothing is learned, are told.
 `plugins` add to the names of suites, algorithms, networks, objectives and matching functions, and
 each hyper-parameter that they add has keys under `agent`, `meta.outer` and `meta.upper`
 (docs/extending.md).
+
+A run that goes on (`--resume`) keeps its configuration; other values may be given of
 """
 
 
 def reference() -> str:
     """The reference page of all keys, in Markdown."""
     top = {name: f for name, f in Config.model_fields.items() if not _is_group(f)}
-    parts = [_HEADER, _table("Top level", "", top)]
+    may_change = ", ".join(f"`{key}`" for key in MAY_CHANGE)
+    parts = [f"{_HEADER}{may_change}.\n", _table("Top level", "", top)]
     parts.extend(_groups(Config, ""))
     return "\n".join(parts)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, completed, flat, read_file
+from configs.schema import operational_keys
 from learner.reading import (
     Unreadable,
     is_count,
@@ -30,14 +31,7 @@ _MOST_OF_PLUGINS = 12  # hyper-parameters, of which each is a panel of a figure
 _LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more
 # What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
 # they wrote, and how far they went, which the report says.
-_NOT_OF_THE_SETTING = (
-    *("seed", "name", "total_frames", "checkpoint", "logging", "evaluation"),
-    *("learner.devices", "learner.gpu_memory"),
-    *("learner.processes", "learner.process", "learner.coordinator"),
-    *("actors.count", "actors.threads_per_actor", "actors.device", "actors.ray_address"),
-    *("actors.cpus_per_actor", "actors.memory_mb_per_actor", "actors.gpus_per_actor"),
-    *("actors.max_bytes_in_flight", "actors.unroll_timeout_seconds", "actors.max_failures"),
-)
+_NOT_OF_THE_SETTING = ("seed", "total_frames", *operational_keys())
 
 
 class Run(NamedTuple):

@@ -10,17 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from configs.load import ConfigError
+from configs.schema import operational_keys
 from learner.reading import read_summary
 from scripts.runs import SEEDS_FILE, read_config, shown, without
 from scripts.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
-_NOT_OF_THE_GROUP = (
-    *("seed", "seeds", "name", "total_frames", "checkpoint", "logging", "actors"),
-    "evaluation",
-    *("learner.devices", "learner.gpu_memory"),
-    *("learner.processes", "learner.process", "learner.coordinator"),
-)
+_NOT_OF_THE_GROUP = ("seed", "seeds", "total_frames", "actors", *operational_keys())
 _CHANGES, _RETURN = "greedy_changes", "episode_return"  # no names of hyper-parameters
 _MOST_FRAMES = 2**53  # what a double counts exactly
 _LARGEST = 1e30  # reward of a point

@@ -15,13 +15,6 @@ from agents.settings import MetaSettings, OptimizerSettings, Settings
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.reading import read_metrics
-from scripts.check import (
-    frames_per_update,
-    hyperparameter_range,
-    learns,
-    schedule_frames,
-    updates_of,
-)
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +28,9 @@ def make_settings(config: Config) -> Settings:
     agent, learner, meta = config.agent, config.learner, config.meta
     rate: optax.ScalarOrSchedule = learner.learning_rate
     if learner.learning_rate_schedule == "linear":
-        updates = updates_of(config, schedule_frames(config))
+        updates = config.updates_of(config.horizon)
         rate = optax.linear_schedule(learner.learning_rate, 0.0, updates)
-    names = meta.learned if learns(config) else []
+    names = meta.learned if config.learns else []
     fixed = {name: getattr(agent, name, entry.default) for name, entry in HYPERPARAMETERS.items()}
     outer = {
         name: getattr(meta.outer, name, entry.outer)
@@ -47,7 +40,7 @@ def make_settings(config: Config) -> Settings:
     replayed, heads = None, agent.auxiliary_heads
     if config.hyperparameters_from is not None:
         folder = Path(config.hyperparameters_from)
-        replayed = _replayed(folder, frames_per_update(config), heads)
+        replayed = _replayed(folder, config.frames_per_update, heads)
     same_names = OptimizerSettings._fields[2:]
     return Settings(
         algorithm=agent.algorithm,
@@ -59,7 +52,7 @@ def make_settings(config: Config) -> Settings:
         heads=Heads(heads, agent.auxiliary_layers, agent.outer_value_head),
         max_kl=config.replay.max_kl,
         fixed=fixed,
-        learned={name: Learned(*hyperparameter_range(config, name)) for name in names},
+        learned={name: Learned(*config.hyperparameter_range(name)) for name in names},
         # One that is no part of the plain objective has its fixed value there.
         outer={**fixed, **outer},
         kl_cost=meta.outer.kl_cost,
@@ -85,7 +78,7 @@ def _replayed(
     """
     source = load(str(folder / "config.yaml"))
     names = [name for name in source.meta.learned if name in HYPERPARAMETERS]
-    keys = {name: [f"meta/{name}"] for name in names if learns(source)}
+    keys = {name: [f"meta/{name}"] for name in names if source.learns}
     for name in keys:
         if HYPERPARAMETERS[name].per_head:
             keys[name] += [f"meta/auxiliary_{i}/{name}" for i in range(1, 1 + auxiliary_heads)]
@@ -104,9 +97,9 @@ def _replayed(
             f"hyperparameters_from={folder}: that run has learned no hyper-parameter, or not yet; "
             "give one of agent.algorithm=stacx or bmg"
         )
-    pace = frames_per_update(source) / frames
+    pace = source.frames_per_update / frames
     knots = jnp.asarray([0.0, *(line["learner_updates"] * pace for line in lines)], jnp.float32)
-    learned = {name: Learned(*hyperparameter_range(source, name)) for name in keys}
+    learned = {name: Learned(*source.hyperparameter_range(name)) for name in keys}
     start = single_numbers({}, learned, 1).values(init_meta_params(learned, 1), ())
     curves = {
         name: [jnp.asarray([float(start[name]), *(x[key] for x in lines)]) for key in of_name]

@@ -25,14 +25,14 @@ from scripts import jax_environment, plugins, ray_watch
 from scripts.check import (
     RunFailed,
     all_faults,
-    check_folder,
     environment_spec,
     faults_of_game,
     keys_without_effect,
 )
+from scripts.folders import check_folder
 from scripts.output import say
+from scripts.resuming import check_same_run, with_own_schedule
 from scripts.signals import exit_status, interrupt
-from scripts.train import check_same_run, with_own_schedule
 
 if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
     from scripts.trials import Each

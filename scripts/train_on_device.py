@@ -8,19 +8,12 @@ from actors.environments.device import DeviceEnvironment
 from agents.algorithm import Algorithm
 from configs.schema import Config
 from scripts import jax_environment, memory, on_device, runtime
-from scripts.check import RunFailed, is_on_policy
+from scripts.check import RunFailed, say_without_effect
+from scripts.folders import hold
 from scripts.output import say
+from scripts.record import Record, loop_settings, open_checkpoints, starting_point
+from scripts.resuming import keep_schedule, with_own_schedule
 from scripts.runs import SEEDS_FILE
-from scripts.train import (
-    Record,
-    hold,
-    keep_schedule,
-    loop_settings,
-    open_checkpoints,
-    say_without_effect,
-    starting_point,
-    with_own_schedule,
-)
 
 
 def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algorithm) -> None:
@@ -32,7 +25,7 @@ def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algo
     keys = ("seeds", "learner.unroll_length", "meta.hidden", "meta.bootstrap_steps")
     state = on_device.state_bytes(algorithm, config.seeds)
     needs = [memory.Need("the state of all seeds", state, keys)]
-    if not is_on_policy(config):
+    if not config.is_on_policy:
         batch = on_device.batch_bytes(config, environment)
         steps = ("meta.inner_steps", "meta.bootstrap_steps")
         keys = ("learner.batch_size", "learner.unroll_length", *steps)

@@ -25,9 +25,10 @@ from learner.checkpoint import CheckpointError, Checkpoints
 from learner.loop import Progress
 from learner.reading import Unreadable, last_metrics
 from learner.run_folder import RunFolder, RunLocked, forget_after, locked
-from scripts import evaluate, train
-from scripts.check import RunFailed, check_run_folder
+from scripts import evaluate, record, resuming
+from scripts.check import RunFailed
 from scripts.comparison import compare
+from scripts.folders import check_run_folder
 from scripts.game_report import evaluation_rows, game_rows
 from scripts.report import report
 from scripts.runs import read_run
@@ -246,8 +247,8 @@ def _resume(run):
     """As `bmg train --resume`, up to the first update and the checkpoint after it."""
     _begin_to_resume(run)
     config = load(str(run / "config.yaml"))
-    checkpoints = train.open_checkpoints(config, run, resume=True)
-    state, progress = train.starting_point(State(np.zeros(3, np.float32)), checkpoints, run, True)
+    checkpoints = record.open_checkpoints(config, run, resume=True)
+    state, progress = record.starting_point(State(np.zeros(3, np.float32)), checkpoints, run, True)
     assert state.inner[0] == progress.updates > 0  # what was learned
     following = Progress(frames=progress.frames + 4, updates=progress.updates + 1)
     checkpoints.save(state, following)
@@ -258,7 +259,7 @@ def _resume(run):
 def _begin_to_resume(run):
     """What `bmg train --resume` reads beside checkpoints, and writes then."""
     check_run_folder(run, resume=True)
-    train.check_schedule(Config(), run)
+    resuming.check_schedule(Config(), run)
     with locked(run):
         forget_after(run, 15 * 10**7)
         folder = RunFolder(run, tensorboard=False)
@@ -271,7 +272,7 @@ def _begin_to_resume(run):
 def _configuration(run):
     """As `--resume` and `bmg evaluate` read it."""
     config = load("atari/bmg", ("env.game=pong", "seed=0", "name=bmg"))
-    train.check_same_run(config, run)
+    resuming.check_same_run(config, run)
 
 
 def _evaluate(run):

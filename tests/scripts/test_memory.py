@@ -5,14 +5,14 @@ import pytest
 
 from configs.load import ConfigError, load, named_configs
 from scripts import build, memory, on_device
-from scripts.check import check, runs_on_device
+from scripts.check import check
 from scripts.train_on_device import check_memory
 
 
 def _check(source, overrides=()):
     config = load(source, overrides)
     check(config)
-    if runs_on_device(config):
+    if config.runs_on_device:
         environment = on_device.build_environment(config.env)
         check_memory(config, environment, on_device.build_algorithm(config, environment))
     else:

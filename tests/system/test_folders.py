@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.train import _new_folder
+from scripts.folders import new_folder
 from tests.system.command import PATIENCE, read_summary
 
 _ENVIRONMENT = """
@@ -77,7 +77,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch
     """Those into which nothing has been written go again, and runs/ with them."""
     monkeypatch.chdir(tmp_path)
     with contextlib.ExitStack() as runs:
-        folders = [runs.enter_context(_new_folder("run")) for _ in range(20)]
+        folders = [runs.enter_context(new_folder("run")) for _ in range(20)]
         assert len({*folders}) == 20
         assert all(folder.is_dir() for folder in folders)
         (folders[3] / "config.yaml").touch()
@@ -85,6 +85,6 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch
     (folders[3] / "config.yaml").unlink()
     folders[3].rmdir()
     Path("runs").rmdir()
-    with _new_folder("run"):
+    with new_folder("run"):
         pass
     assert not list(tmp_path.iterdir())

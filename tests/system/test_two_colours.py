@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from configs.load import load
-from scripts.train import check_same_run
+from scripts.resuming import check_same_run
 from tests.system.checkpoints import equal, last_checkpoint
 from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
 

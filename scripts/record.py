@@ -1,0 +1,228 @@
+"""What a run shows and leaves behind, wherever it plays: its folder, its checkpoints, a display."""
+
+import contextlib
+import importlib.metadata
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.environments.suites import protocol
+from agents.trajectory import SourceFailed
+from configs import load as config_load
+from configs.load import ConfigError
+from configs.schema import Config
+from learner import run_folder
+from learner.checkpoint import CheckpointError, Checkpoints, open_snapshots
+from learner.loop import LearningDiverged, LoopSettings, Progress
+from learner.reading import last_metrics
+from learner.run_folder import (
+    CHECKPOINTS,
+    CONFIGURATION,
+    LOG,
+    RunFolder,
+    Status,
+    keep_traceback,
+    replace_text,
+)
+from learner.silence import Silence
+from scripts.check import RunFailed, environment_spec
+from scripts.display import make_display
+from scripts.output import say
+from scripts.runtime import memory_mb
+
+_log = logging.getLogger(__name__)
+_WANDB_SECONDS = 30  # until a run goes on without
+AnyState = TypeVar("AnyState", bound=tuple)  # of the learner: a named tuple of arrays
+
+
+def open_checkpoints(config: Config, path: Path, resume: bool) -> Checkpoints:
+    """Those of the run folder.
+
+    Raises:
+        ConfigError: it should be resumed, has learned, and there is none.
+    """
+    # orbax reports every file at INFO, and at ERROR with a traceback what it raises as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    checkpoints = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep, config_load.dump(config))
+    if resume and not checkpoints.versions():
+        if last_metrics(path):  # of checkpoints that somebody has removed
+            raise ConfigError(
+                f"--resume: {path} holds no checkpoint; start again in another --run-dir"
+            )
+        say(f"{path} holds no checkpoint yet: the run starts from nothing")
+    return checkpoints
+
+
+def starting_point(
+    initial: AnyState, checkpoints: Checkpoints, path: Path, resume: bool
+) -> tuple[AnyState, Progress]:
+    """The first state, or that of the newest good checkpoint."""
+    if not resume or not checkpoints.versions():
+        return initial, Progress()
+    try:
+        state, progress = checkpoints.restore(initial)
+    except CheckpointError as error:
+        raise RunFailed(f"{error}; run folder: {path}") from error
+    run_folder.forget_after(path, progress.frames)
+    open_snapshots(path).forget_after(progress.updates)
+    return state, progress
+
+
+def loop_settings(config: Config) -> LoopSettings:
+    """When to stop, log and checkpoint."""
+    return LoopSettings(
+        config.total_frames,
+        config.logging.every_seconds,
+        config.checkpoint.every_seconds,
+        config.evaluation.every_frames,
+        config.learner.max_gradient_norm,
+    )
+
+
+class Record:
+    """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
+
+    def __init__(self, config: Config, path: Path, num_actions: int) -> None:
+        self.path = path
+        self.status: Status = "running"
+        # First: with it, a run that is killed before its first checkpoint can be started again.
+        replace_text(path / CONFIGURATION, config_load.dump(config))
+        self._facts = _facts(config, num_actions)
+        self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
+        self._log = _log_file(path)
+        self._gauges = _gauges(config)
+        self._wandb = _wandb(config, path)
+        self._silence = _silence(config)
+        self.note("running")
+        title = f"{config.name}: {config.env.game} -> {path}"
+        self._display = make_display(title, config.total_frames)
+
+    def metrics(self, metrics: dict[str, Any]) -> None:
+        """Takes the loop's metrics; adds the memory of all processes of this machine."""
+        metrics = {**metrics, "memory/total_mb": memory_mb()}
+        for warning in self._silence.warnings(metrics):
+            _log.warning("frame %s: %s", f"{metrics['frames']:,}", warning)
+        self._folder.log(metrics)
+        self._display.show(metrics)
+        if self._gauges is not None:
+            self._gauges.set(metrics)
+        if self._wandb is not None:
+            try:
+                self._wandb.log(metrics, step=metrics["frames"])
+            except Exception as error:  # of a service that no training should depend on
+                _log.warning("Weights & Biases stays behind from here on: %s", error)
+                self._wandb = None
+
+    @contextlib.contextmanager
+    def noting_how_it_ends(self, config: Config, progress: Progress) -> Iterator[None]:
+        """Around the learning and the last checkpoint: writes the status, whatever happens.
+
+        Raises:
+            RunFailed: for what a user can do something about.
+        """
+        try:
+            yield
+            self.note("finished" if progress.frames >= config.total_frames else "interrupted")
+        # OSError: the disk is full, say
+        except (SourceFailed, LearningDiverged, CheckpointError, OSError) as error:
+            reason = f"{error} (after update {progress.updates})"
+            with contextlib.suppress(OSError):
+                self.note("failed", reason=reason)
+            if isinstance(error, SourceFailed):  # of code that is perhaps the user's own
+                keep_traceback(self.path, error)
+            raise RunFailed(f"{reason}; run folder: {self.path}") from error
+        except KeyboardInterrupt:  # the second one: no checkpoint of this moment
+            with contextlib.suppress(OSError):
+                self.note("interrupted")
+            raise
+        except BaseException as error:  # a fault of ours: its traceback follows
+            with contextlib.suppress(OSError):
+                self.note("failed", reason=f"{type(error).__name__}: {error}")
+            keep_traceback(self.path, error)
+            raise
+
+    def note(self, status: Status, **facts: str) -> None:
+        """Writes the summary with a status."""
+        self.status = status
+        self._folder.write_summary(status, **self._facts, **facts)
+
+    def close(self) -> None:
+        """Closes the files and leaves the terminal as it was."""
+        self._display.close()
+        self._folder.close()
+        logging.getLogger().removeHandler(self._log)
+        self._log.close()
+        if self._wandb is not None:
+            with contextlib.suppress(Exception):
+                self._wandb.finish()
+
+
+def _facts(config: Config, num_actions: int) -> dict[str, Any]:
+    """What stands beside every score: the protocol, and the versions that made it."""
+    packages = ("bmg", "jax", "optax", "dm-haiku", "ray", "numpy")
+    return {
+        "name": config.name,
+        "algorithm": config.agent.algorithm,
+        "seed": config.seed,
+        "seeds": config.seeds,
+        "total_frames": config.total_frames,
+        "protocol": {
+            **protocol(environment_spec(config.env), config.env.reward_clip),
+            "actions": num_actions,
+        },
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+class _LogFile(logging.FileHandler):
+    """A warning that cannot be written is on the terminal all the same, without a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        del record
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def _log_file(path: Path) -> logging.Handler:
+    """What is said while training, with the time, for the morning after a bad night."""
+    handler = _LogFile(path / LOG, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    return handler
+
+
+def _gauges(config: Config) -> Any:
+    if config.actors.runtime != "ray":
+        return None
+    from actors.cluster import Gauges  # only here: it imports ray
+
+    return Gauges(config.name)
+
+
+def _silence(config: Config) -> Silence:
+    names = config.meta.learned if config.learns else []
+    uppers = {name: config.hyperparameter_range(name)[1] for name in names}
+    return Silence(uppers, config.meta.epsilon)
+
+
+def _wandb(config: Config, path: Path) -> Any:
+    if not config.logging.wandb:
+        return None
+    import wandb
+
+    settings: dict[str, Any] = {
+        "project": "bmg",
+        "name": config.name,
+        "dir": str(path),
+        "config": config.model_dump(mode="json"),
+    }
+    waiting = wandb.Settings(init_timeout=_WANDB_SECONDS)
+    try:
+        return wandb.init(**settings, settings=waiting)
+    except Exception as error:  # no key, no network, whatever else that service may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _log.warning("no Weights & Biases (%s); `wandb sync %s/wandb` later", reason, path)
+        return wandb.init(**settings, mode="offline")

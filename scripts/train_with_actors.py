@@ -1,0 +1,196 @@
+"""`bmg train` where actors play: on Ray, or in the learner's own process."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from agents.algorithm import State
+from agents.trajectory import SourceFailed
+from configs import load as config_load
+from configs.load import ConfigError
+from configs.schema import Config
+from learner import processes
+from learner.checkpoint import Checkpoints, Snapshot, open_snapshots
+from learner.loop import LearningDiverged, Progress, save_experience
+from learner.loop import run as run_loop
+from learner.processes import from_first
+from learner.run_folder import configuration_of
+from scripts import build, jax_environment, memory, ray_start, ray_watch, runtime
+from scripts.build import Agent
+from scripts.check import RunFailed, say_without_effect
+from scripts.folders import hold
+from scripts.output import say
+from scripts.record import AnyState, Record, loop_settings, open_checkpoints, starting_point
+from scripts.resuming import keep_schedule, say_if_schedule_moved, with_own_schedule
+from scripts.runtime import StopSignals
+
+
+def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
+    """Trains, and returns the exit status; as `scripts.train.train`.
+
+    Args:
+        config: of the run.
+        path: of its folder.
+        resume: whether to go on with what is there.
+        without_effect: keys that were given and act nowhere.
+
+    Raises:
+        ConfigError: nothing was created or started.
+        RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
+    """
+    runtime.use_compilation_cache()
+    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    _join(config)
+    jax_environment.require_device()
+    probe = build.probe_environment(config)
+    memory.check_memory(config, probe)
+    agent = build.build_agent(with_own_schedule(config, path), probe)
+    say_without_effect(without_effect)
+    build.say_if_network_is_another(config, probe)
+    follows = config.learner.process > 0
+    checkpoints = None if follows else open_checkpoints(config, path, resume)
+    stop = runtime.StopSignals()
+    try:
+        ray_start.connect(config, probe)
+    except RunFailed:
+        if stop():
+            return stop.exit_status()
+        raise
+    try:
+        if stop() and config.learner.processes == 1:  # others would wait for this one
+            return stop.exit_status()
+        if checkpoints is None:
+            progress = _follow(config, agent, stop)
+        else:
+            progress = _lead(config, agent, checkpoints, path, resume, stop)
+    finally:
+        ray_start.disconnect(config)
+    return 0 if progress.frames >= config.total_frames else stop.exit_status()
+
+
+def _join(config: Config) -> None:
+    """Joins the other learner processes, where there are any.
+
+    Raises:
+        ConfigError: they do not come.
+    """
+    learner = config.learner
+    if learner.coordinator is None or learner.processes == 1:
+        return
+    try:
+        processes.join(learner.coordinator, learner.processes, learner.process)
+    except RuntimeError as error:
+        raise ConfigError(f"learner.coordinator={learner.coordinator}: {error}") from error
+
+
+def _lead(
+    config: Config,
+    agent: Agent,
+    checkpoints: Checkpoints,
+    path: Path,
+    resume: bool,
+    stop: StopSignals,
+) -> Progress:
+    """The learner process that writes the run folder; nearly always the only one."""
+    with hold(path, resume), ray_watch.watched(*ray_start.watched(config), path):
+        earlier = config_load.load(str(configuration_of(path))) if resume else config
+        start = starting_point(agent.initial_state, checkpoints, path, resume)
+        state, progress = shared_start(*start)
+        with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
+            keep_schedule(config, path)
+            say_if_schedule_moved(earlier, config, progress.frames)
+            _learn(config, agent, state, progress, checkpoints, record, stop)
+        say(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
+    return progress
+
+
+def _learn(
+    config: Config,
+    agent: Agent,
+    state: State,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    record: Record,
+    stop: StopSignals,
+) -> None:
+    """Runs the loop to its end and writes the last checkpoint and the status."""
+    snapshots = open_snapshots(record.path)
+
+    def on_checkpoint(state: State, progress: Progress, experience: Any) -> None:
+        checkpoints.save(state, progress, experience)
+        record.note("running")
+
+    def on_snapshot(state: State, progress: Progress) -> None:
+        snapshots.save(Snapshot(state.inner.params), progress)
+
+    with (
+        record.noting_how_it_ends(config, progress),
+        contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source,
+    ):
+        replay = build.build_replay(config, progress.starts + 1)
+        experience = checkpoints.experience(progress) if progress.starts else None
+        if experience is not None:
+            build.restore_experience(experience, source, replay, state.inner.params)
+        progress.starts += 1
+        # So that a run killed early can be resumed, too.
+        on_checkpoint(state, progress, save_experience(source, replay))
+        state = run_loop(
+            agent.learner,
+            state,
+            source,
+            progress,
+            loop_settings(config),
+            composition=build.composition(config),
+            replay=replay,
+            stop=stop,
+            on_metrics=record.metrics,
+            on_checkpoint=on_checkpoint,
+            on_snapshot=on_snapshot,
+        )
+        checkpoints.save(state, progress, save_experience(source, replay))
+
+
+def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
+    """A learner process that shares the batches of the first one, and leaves the writing to it.
+
+    Raises:
+        RunFailed: with the reason.
+    """
+    state, progress = shared_start(agent.initial_state, Progress())
+    try:
+        with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
+            run_loop(
+                agent.learner,
+                state,
+                source,
+                progress,
+                loop_settings(config),
+                composition=build.composition(config),
+                replay=build.build_replay(config, progress.starts + 1),
+                stop=stop,
+                on_metrics=lambda metrics: None,
+                on_checkpoint=lambda state, progress, experience: None,
+            )
+    except (SourceFailed, LearningDiverged) as error:
+        raise RunFailed(f"learner process {config.learner.process}: {error}") from error
+    return progress
+
+
+def shared_start(state: AnyState, progress: Progress) -> tuple[AnyState, Progress]:
+    """The first learner process's state and counters, in all of them."""
+    if jax.process_count() == 1:
+        return state, progress
+    counters = {k: v for k, v in vars(progress).items() if isinstance(v, int | float)}
+    numbers = np.asarray([*counters.values()], np.float64)  # exact below 2**53
+    state, sent = from_first((jax.device_get(state), numbers.view(np.uint8)))
+    values = np.asarray(sent).view(np.float64)
+    shared = {
+        name: type(counter)(value)
+        for (name, counter), value in zip(counters.items(), values, strict=True)
+    }
+    return state, dataclasses.replace(progress, **shared)
