@@ -5,7 +5,7 @@ products of 16 rows, and the way back through it some more. XLA's own derivative
 gradient of the weights to memory only to read it again when they are stepped, and transpose the
 weights where the way back needs them. Here the gradient is a sum of outer products, which XLA fuses
 with what is done to it, and the rows are transposed instead: an update takes a fourteenth less
-time (docs/architecture.md).
+time (docs/performance.md).
 
 The three functions are each other's derivatives, so they can be differentiated any number of times,
 backwards; not forwards.

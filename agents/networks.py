@@ -57,7 +57,7 @@ class _HalfOverlapConv(hk.Module):
     With the image cut into stride-sized blocks, each output reads 2x2 blocks: multiply every block
     by all four quarters of the kernel at once, then add the products where they belong. Equal to
     `hk.Conv2D` up to rounding; on a CPU the gradient of the shallow network takes half the time,
-    because XLA's own weight gradient of a strided convolution is slow (docs/architecture.md).
+    because XLA's own weight gradient of a strided convolution is slow (docs/performance.md).
     """
 
     def __init__(self, channels: int, stride: int, scale: float = 1.0, name: str | None = None):

@@ -6,7 +6,7 @@ others there are (but for rounding, where it is alone); elsewhere a device's see
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agents.algorithm import Algorithm, MetaState, State, is_of_meta_update
 from agents.update import Metrics
-from learner.loop import LearningDiverged, LoopSettings, Progress
+from learner.loop import Batch, LearningDiverged, Progress
 from learner.step import all_finite
 
 
@@ -125,92 +125,93 @@ class CurvePoint(NamedTuple):
     episode_return: np.ndarray | None = None
 
 
-def run(
-    learner: SeedsLearner,
-    state: SeedsState,
-    progress: Progress,
-    settings: LoopSettings,
-    *,
-    stop: Callable[[], bool],
-    on_point: Callable[[CurvePoint], None],
-    on_metrics: Callable[[dict[str, Any]], None],
-    on_checkpoint: Callable[[SeedsState, Progress], None],
-) -> SeedsState:
-    """Trains until `total_frames`, or until `stop()`; `progress` is counted up in place.
+class OnDevice:
+    """A learner whose steps play for themselves, for many seeds; see `learner.loop.Runtime`.
 
-    Frames and updates are those of each seed; metrics are means over seeds, and their rate is that
-    of all seeds together. A state is only given away as a checkpoint, or returned, once a step from
-    it was finite, as in `learner.loop.run`.
-
-    Args:
-        learner: the jitted step and its placement.
-        state: where to start, of host arrays.
-        progress: counters at the start.
-        settings: when to end, log and checkpoint.
-        stop: asked between steps.
-        on_point: gets every step's point.
-        on_metrics: gets a flat dictionary each `log_every_seconds`, and at the end.
-        on_checkpoint: gets the state as host arrays each `checkpoint_every_seconds`, a step later;
-            not at the end.
-
-    Returns:
-        The last state, as host arrays.
-
-    Raises:
-        LearningDiverged: parameters were not finite any more, or would not be after a further
-            step; the message names the seeds.
+    Frames and updates are those of each seed; metrics are means over seeds, and over the steps
+    since the line before; their rate is that of all seeds together.
     """
-    state = learner.place(state)
-    start, started = progress.updates, time.monotonic() - progress.seconds
-    last_log = last_checkpoint = time.monotonic()
-    held: tuple[SeedsState, Progress] | None = None
-    since: list[Metrics] = []
 
-    def report() -> None:
-        nonlocal last_log
-        now = time.monotonic()
-        on_metrics(_line(since, learner, progress, now - last_log))
-        since.clear()
-        last_log = now
+    def __init__(
+        self, learner: SeedsLearner, on_point: Callable[[CurvePoint], None] = lambda point: None
+    ) -> None:
+        """`on_point` gets what every step adds to the learning curves."""
+        self._learner, self._on_point = learner, on_point
+        self._running: Metrics = {}  # of the newest step
+        self._since: list[dict[str, np.ndarray]] = []  # [S] each; since the line before
+        self._last_line = time.monotonic()
 
-    while progress.frames < settings.total_frames and not stop():
-        state, device_metrics = learner.step(state)
-        metrics = {k: v[: len(learner.seeds)] for k, v in jax.device_get(device_metrics).items()}
-        _require_finite(metrics, learner, progress)
-        if held is not None:
-            on_checkpoint(*held)
-            held = None
-        progress.frames += learner.steps
-        progress.env_steps += learner.steps
-        progress.updates += learner.updates
-        progress.seconds = time.monotonic() - started
+    def start(self, state: SeedsState, progress: Progress) -> SeedsState:
+        """Takes host arrays of `seeds` rows to the devices."""
+        del progress
+        self._last_line = time.monotonic()
+        return self._learner.place(state)
+
+    def next_batch(self, stop: Callable[[], bool], due: Callable[[], bool]) -> Batch | None:
+        """Nothing but the decision to go on: a step makes its own experience."""
+        learner = self._learner
+        return None if stop() else Batch(None, learner.steps, learner.steps, learner.updates, due())
+
+    def step(self, state: SeedsState, batch: Batch, progress: Progress) -> SeedsState:
+        """Starts the next step."""
+        del batch, progress
+        state, self._running = self._learner.step(state)
+        return state
+
+    def finish(self, batch: Batch, progress: Progress) -> None:
+        """Waits for the step and gives its point away.
+
+        Raises:
+            LearningDiverged: parameters were not finite any more; the message names the seeds.
+        """
+        metrics = self._rows(self._running)
+        self._require_finite(metrics, progress.updates - batch.updates)
         values = {k: v / metrics["updates"] for k, v in metrics.items() if _is_value(k)}
-        changes = metrics.get(_GREEDY_CHANGES)
-        returns = _episode_return(metrics)
-        on_point(CurvePoint(progress.frames, metrics["reward"], values, changes, returns))
+        changes, returns = metrics.get(_GREEDY_CHANGES), _episode_return(metrics)
+        self._on_point(CurvePoint(progress.frames, metrics["reward"], values, changes, returns))
         progress.episodes += int(np.sum(metrics.get("episodes", 0.0)))
-        since.append(metrics)
-        due = time.monotonic() - last_checkpoint >= settings.checkpoint_every_seconds
-        if due or time.monotonic() - last_log >= settings.log_every_seconds:
-            report()  # also before a checkpoint, so that no line of a resumed run lacks a stretch
-        if due:
-            # A real copy: the next step writes over what the host may share with the device.
-            held = (jax.tree.map(np.array, learner.collect(state)), progress.copy())
-            last_checkpoint = time.monotonic()
-    if since:
-        report()
-    last = jax.tree.map(np.array, learner.collect(state))
-    if progress.updates > start:
-        _, metrics = learner.step(state)
-        _require_finite({k: v[: len(learner.seeds)] for k, v in metrics.items()}, learner, progress)
-    return last
+        self._since.append(metrics)
+
+    def require_good(self, state: SeedsState, batch: Batch, progress: Progress) -> None:
+        """Makes a step from a state, and drops it again."""
+        del batch
+        _, metrics = self._learner.step(state)
+        self._require_finite(self._rows(metrics), progress.updates)
+
+    def line(self, progress: Progress) -> dict[str, Any]:
+        """Means over seeds and over the steps since the line before."""
+        now = time.monotonic()
+        line = _line(self._since, self._learner, progress, now - self._last_line)
+        self._since, self._last_line = [], now
+        return line
+
+    def collect(self, state: SeedsState) -> SeedsState:
+        """Host arrays of `seeds` rows."""
+        return self._learner.collect(state)
+
+    def save(self) -> None:
+        """Nothing: environments and random keys are part of the state."""
+        return None
+
+    def _rows(self, metrics: Metrics) -> dict[str, np.ndarray]:
+        """On the host, without those of seeds that are computed twice."""
+        count = len(self._learner.seeds)
+        return {k: v[:count] for k, v in jax.device_get(metrics).items()}
+
+    def _require_finite(self, metrics: Mapping[str, np.ndarray], updates: int) -> None:
+        seeds = zip(self._learner.seeds, metrics["finite"], strict=True)
+        if bad := [seed for seed, finite in seeds if not finite]:
+            raise LearningDiverged(
+                f"seed {', '.join(map(str, bad))} was not finite any more between updates "
+                f"{updates} and {updates + self._learner.updates}"
+            )
 
 
 def _is_value(name: str) -> bool:
     return name.startswith("meta/") and not is_of_meta_update(name)
 
 
-def _episode_return(metrics: Metrics) -> np.ndarray | None:
+def _episode_return(metrics: Mapping[str, np.ndarray]) -> np.ndarray | None:
     if "episodes" not in metrics:
         return None
     count = np.asarray(metrics["episodes"])
@@ -218,19 +219,11 @@ def _episode_return(metrics: Metrics) -> np.ndarray | None:
     return np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
 
 
-def _require_finite(metrics: Metrics, learner: SeedsLearner, progress: Progress) -> None:
-    bad = [
-        seed for seed, finite in zip(learner.seeds, metrics["finite"], strict=True) if not finite
-    ]
-    if bad:
-        raise LearningDiverged(
-            f"seed {', '.join(map(str, bad))} was not finite any more between updates "
-            f"{progress.updates} and {progress.updates + learner.updates}"
-        )
-
-
 def _line(
-    since: Sequence[Metrics], learner: SeedsLearner, progress: Progress, seconds: float
+    since: Sequence[Mapping[str, np.ndarray]],
+    learner: SeedsLearner,
+    progress: Progress,
+    seconds: float,
 ) -> dict[str, Any]:
     """Means over seeds, and over the steps of the learner since the line before."""
     means = {k: float(np.mean([m[k] for m in since])) for k in since[0]}

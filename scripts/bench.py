@@ -159,7 +159,7 @@ def _acting(config: Config, agent: Any) -> float:
 def _experience(config: Config, agent: Any) -> Any:
     """What one learner step takes, of real unrolls, on the learner's devices."""
     from actors.server import UnrollServer
-    from learner.loop import prepare
+    from learner.experience import prepare
     from scripts import build
 
     composition, replay = build.composition(config), build.build_replay(config, 0)
@@ -306,7 +306,7 @@ def _parts(agent: Any, experience: Any) -> dict[str, Callable[[], Any]]:
 def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains without a run folder and measures after the warm-up."""
     from agents.trajectory import SourceFailed
-    from learner.loop import LearningDiverged, LoopSettings, Progress
+    from learner.loop import Events, LearningDiverged, LoopSettings, Progress
     from learner.loop import run as run_loop
     from scripts import build, runtime
     from scripts.ray_start import connect, disconnect
@@ -330,16 +330,12 @@ def _whole(config: Config, agent: Any, seconds: int) -> tuple[dict[str, Any], di
 
     try:
         run_loop(
-            agent.learner,
+            build.build_runtime(config, agent.learner, source, build.build_replay(config, 0)),
             agent.initial_state,
-            source,
             Progress(),
             LoopSettings(_FOREVER, _SAMPLE_SECONDS, float("inf")),
-            composition=build.composition(config),
-            replay=build.build_replay(config, 0),
-            stop=stop,
-            on_metrics=on_metrics,
-            on_checkpoint=lambda state, progress, experience: None,
+            stop,
+            Events(on_metrics),
         )
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(str(error)) from error

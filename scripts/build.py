@@ -20,7 +20,7 @@ from agents.off_policy import off_policy_parts
 from agents.trajectory import Trajectory, learner_view
 from configs.load import ConfigError
 from configs.schema import ActorsConfig, Config, LearnerConfig
-from learner.loop import Composition, ExperienceSource
+from learner.experience import Composition, ExperienceSource, FromSource
 from learner.replay import Replay
 from learner.step import Learner, make_learner
 from scripts import jax_environment, plugins
@@ -109,6 +109,14 @@ def build_replay(config: Config, starts: int) -> Replay | None:
     if not composition(config).needs_replay:
         return None
     return Replay(config.replay.max_bytes, (config.seed, starts, config.learner.process))
+
+
+def build_runtime(
+    config: Config, learner: Learner, source: ExperienceSource, replay: Replay | None
+) -> FromSource:
+    """The learner that learns from a source, as the configuration composes its batches."""
+    norm = config.learner.max_gradient_norm
+    return FromSource(learner, source, composition(config), replay, max_gradient_norm=norm)
 
 
 def check_network(network: str, probe: Probe, game: str) -> None:

@@ -76,7 +76,6 @@ def loop_settings(config: Config) -> LoopSettings:
         config.logging.every_seconds,
         config.checkpoint.every_seconds,
         config.evaluation.every_frames,
-        config.learner.max_gradient_norm,
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from actors.environments.device import DeviceEnvironment
 from agents.algorithm import Algorithm
@@ -50,9 +51,9 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
-    from learner.loop import Progress
-    from learner.on_device import SeedsState
-    from learner.on_device import run as run_loop
+    from learner.loop import Events, Progress
+    from learner.loop import run as run_loop
+    from learner.on_device import OnDevice, SeedsState
     from learner.seed_curves import SeedCurves
 
     environment = on_device.build_environment(config.env)
@@ -80,21 +81,20 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
             curves.save()  # first: a checkpoint without its curves could not be resumed
             checkpoints.save(state, progress)
 
-        def on_checkpoint(state: SeedsState, progress: Progress) -> None:
+        def on_checkpoint(state: SeedsState, progress: Progress, experience: Any) -> None:
+            del experience
             save(state, progress)
             record.note("running")
 
         with record.noting_how_it_ends(config, progress):
-            on_checkpoint(state, progress)
+            on_checkpoint(state, progress, None)
             state = run_loop(
-                learner,
+                OnDevice(learner, curves.add),
                 state,
                 progress,
                 loop_settings(config),
-                stop=stop,
-                on_point=curves.add,
-                on_metrics=record.metrics,
-                on_checkpoint=on_checkpoint,
+                stop,
+                Events(record.metrics, on_checkpoint),
             )
             save(state, progress)
         say(

@@ -16,7 +16,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from learner import processes
 from learner.checkpoint import Checkpoints, Snapshot, open_snapshots
-from learner.loop import LearningDiverged, Progress, save_experience
+from learner.loop import Events, LearningDiverged, Progress
 from learner.loop import run as run_loop
 from learner.processes import from_first
 from learner.run_folder import configuration_of
@@ -133,26 +133,16 @@ def _learn(
         contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source,
     ):
         replay = build.build_replay(config, progress.starts + 1)
+        runtime = build.build_runtime(config, agent.learner, source, replay)
         experience = checkpoints.experience(progress) if progress.starts else None
         if experience is not None:
             build.restore_experience(experience, source, replay, state.inner.params)
         progress.starts += 1
         # So that a run killed early can be resumed, too.
-        on_checkpoint(state, progress, save_experience(source, replay))
-        state = run_loop(
-            agent.learner,
-            state,
-            source,
-            progress,
-            loop_settings(config),
-            composition=build.composition(config),
-            replay=replay,
-            stop=stop,
-            on_metrics=record.metrics,
-            on_checkpoint=on_checkpoint,
-            on_snapshot=on_snapshot,
-        )
-        checkpoints.save(state, progress, save_experience(source, replay))
+        on_checkpoint(state, progress, runtime.save())
+        events = Events(record.metrics, on_checkpoint, on_snapshot)
+        state = run_loop(runtime, state, progress, loop_settings(config), stop, events)
+        checkpoints.save(state, progress, runtime.save())
 
 
 def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
@@ -164,18 +154,9 @@ def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
     state, progress = shared_start(agent.initial_state, Progress())
     try:
         with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
-            run_loop(
-                agent.learner,
-                state,
-                source,
-                progress,
-                loop_settings(config),
-                composition=build.composition(config),
-                replay=build.build_replay(config, progress.starts + 1),
-                stop=stop,
-                on_metrics=lambda metrics: None,
-                on_checkpoint=lambda state, progress, experience: None,
-            )
+            replay = build.build_replay(config, progress.starts + 1)
+            runtime = build.build_runtime(config, agent.learner, source, replay)
+            run_loop(runtime, state, progress, loop_settings(config), stop, Events())
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(f"learner process {config.learner.process}: {error}") from error
     return progress

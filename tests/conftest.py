@@ -1,4 +1,7 @@
-"""Strict JAX: no broadcast between ranks, eight virtual devices, double precision on request."""
+"""Strict JAX: no broadcast between ranks, eight virtual devices, double precision on request.
+
+Programs are compiled once for all tests that build the same one, and for the next time.
+"""
 
 import os
 
@@ -10,7 +13,10 @@ import jax
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from scripts.runtime import use_compilation_cache
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+use_compilation_cache()  # as a run does: many tests build the same small learner
 
 
 @pytest.fixture

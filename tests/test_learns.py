@@ -3,7 +3,7 @@
 import pytest
 
 from configs.load import load
-from learner.loop import LoopSettings, Progress, run
+from learner.loop import Events, LoopSettings, Progress, run
 from scripts import build
 
 
@@ -16,16 +16,12 @@ def _train(seed, name="catch/impala", total_frames=200_000, **keys):
     source = build.build_source(config, probe, starts=0)
     lines = []
     run(
-        agent.learner,
+        build.build_runtime(config, agent.learner, source, build.build_replay(config, starts=0)),
         agent.initial_state,
-        source,
         Progress(),
         LoopSettings(total_frames, 1e9, 1e9),
-        composition=build.composition(config),
-        replay=build.build_replay(config, starts=0),
-        stop=lambda: False,
-        on_metrics=lines.append,
-        on_checkpoint=lambda state, progress, experience: None,
+        lambda: False,
+        Events(lines.append),
     )
     source.close()
     return lines[-1]

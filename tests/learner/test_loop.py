@@ -6,7 +6,8 @@ import pytest
 
 from agents.settings import OptimizerSettings
 from agents.trajectory import Episode, SourceFailed, Unroll
-from learner.loop import Composition, LearningDiverged, LoopSettings, Progress, prepare, run
+from learner.experience import Composition, FromSource, prepare
+from learner.loop import Events, LearningDiverged, LoopSettings, Progress, run
 from learner.replay import Replay
 from tests.small import MetaProblem, random_batch, small_learner
 
@@ -61,14 +62,12 @@ def _train(source, total_frames=1000, stop=lambda: False, progress=None, log_eve
     progress = progress or Progress()
     lines, checkpoints = [], []
     state = run(
-        learner,
+        FromSource(learner, source),
         state,
-        source,
         progress,
         LoopSettings(total_frames, log_every, 0.0),
-        stop=stop,
-        on_metrics=lines.append,
-        on_checkpoint=lambda state, progress, experience: checkpoints.append(progress.updates),
+        stop,
+        Events(lines.append, lambda state, progress, _: checkpoints.append(progress.updates)),
     )
     return state, progress, lines, checkpoints
 
@@ -78,14 +77,12 @@ def test_counts_clipped_updates(norm, share):
     learner, state = small_learner()
     lines = []
     run(
-        learner,
+        FromSource(learner, ScriptedSource(), max_gradient_norm=norm),
         state,
-        ScriptedSource(),
         Progress(),
-        LoopSettings(300, 0.0, 1e9, max_gradient_norm=norm),
-        stop=lambda: False,
-        on_metrics=lines.append,
-        on_checkpoint=lambda state, progress, experience: None,
+        LoopSettings(300, 0.0, 1e9),
+        lambda: False,
+        Events(lines.append),
     )
     assert lines
     assert {line["loss/clipped"] for line in lines} == {share}
@@ -133,14 +130,12 @@ def test_a_failed_source_ends_the_run_and_what_was_learned_is_given_away(fail_at
     lines, checkpoints = [], []
     with pytest.raises(SourceFailed, match=r"actor 7 \(pong\)"):
         run(
-            learner,
+            FromSource(learner, ScriptedSource(fail_at=fail_at, nan_at=nan_at)),
             state,
-            ScriptedSource(fail_at=fail_at, nan_at=nan_at),
             Progress(),
             LoopSettings(1000, 1e9, 1e9),
-            stop=lambda: False,
-            on_metrics=lines.append,
-            on_checkpoint=lambda state, *rest: checkpoints.append(int(state.updates)),
+            lambda: False,
+            Events(lines.append, lambda state, *rest: checkpoints.append(int(state.updates))),
         )
     assert checkpoints == saved
     assert [line["learner_updates"] for line in lines] == saved
@@ -157,14 +152,12 @@ def test_parameters_that_are_finite_and_no_good_are_not_given_away(total_frames)
     saved, (learner, state) = [], small_learner(optimizer=OptimizerSettings("sgd", 1e30))
     with pytest.raises(LearningDiverged, match="update"):
         run(
-            learner,
+            FromSource(learner, ScriptedSource()),
             state,
-            ScriptedSource(),
             Progress(),
             LoopSettings(total_frames, 0.0, 0.0),
-            stop=lambda: False,
-            on_metrics=lambda metrics: None,
-            on_checkpoint=lambda state, *rest: saved.append(state),
+            lambda: False,
+            Events(on_checkpoint=lambda state, *rest: saved.append(state)),
         )
     assert saved == []
 
@@ -182,15 +175,12 @@ def test_a_checkpoint_is_of_its_own_moment():
 
     source, settings = ScriptedSource(), LoopSettings(1000, 0.0, 0.0, snapshot_every_frames=1)
     run(
-        learner,
+        FromSource(learner, source),
         state,
-        source,
         Progress(),
         settings,
-        stop=lambda: False,
-        on_metrics=lambda metrics: None,
-        on_checkpoint=on_checkpoint,
-        on_snapshot=on_snapshot,
+        lambda: False,
+        Events(on_checkpoint=on_checkpoint, on_snapshot=on_snapshot),
     )
     assert list(kept) == list(expected)[:-1]
     for updates, state in kept.items():
@@ -243,16 +233,12 @@ def test_the_loop_runs_a_meta_learner_on_several_batches_a_step():
     learner, state = MetaProblem().learner(inner_steps=2)
     source, progress, lines = ScriptedSource(), Progress(), []
     run(
-        learner,
+        FromSource(learner, source, Composition(2, bootstrap_batches=1), Replay(10**6, (0,))),
         state,
-        source,
         progress,
         LoopSettings(1000, 0.0, 1e9),
-        composition=Composition(online_batches=2, bootstrap_batches=1),
-        replay=Replay(10**6, (0,)),
-        stop=lambda: False,
-        on_metrics=lines.append,
-        on_checkpoint=lambda state, progress, experience: None,
+        lambda: False,
+        Events(lines.append),
     )
     assert progress.updates == 2 * source.batches
     assert source.versions[:3] == [0, 2, 4]

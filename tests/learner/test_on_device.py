@@ -6,8 +6,8 @@ import pytest
 
 from configs.load import load
 from learner.checkpoint import Checkpoints
-from learner.loop import LearningDiverged, LoopSettings, Progress
-from learner.on_device import run
+from learner.loop import Events, LearningDiverged, LoopSettings, Progress, run
+from learner.on_device import OnDevice
 from scripts.check import check
 from scripts.on_device import build_algorithm, build_environment, build_seeds_learner
 
@@ -148,15 +148,16 @@ def test_every_agent_runs_and_counts_its_steps(name):
 
 def _run(learner, state, progress, total, points, lines=None, saved=None):
     return run(
-        learner,
+        OnDevice(learner, points.append),
         state,
         progress,
         LoopSettings(total, 0.0, 0.0),
-        stop=lambda: False,
-        on_point=points.append,
-        on_metrics=[].append if lines is None else lines.append,
-        on_checkpoint=lambda state, progress: (saved if saved is not None else []).append(
-            (state, progress.frames)
+        lambda: False,
+        Events(
+            [].append if lines is None else lines.append,
+            lambda state, progress, _: ([] if saved is None else saved).append(
+                (state, progress.frames)
+            ),
         ),
     )
 

@@ -6,7 +6,8 @@ import pytest
 
 from configs.load import load
 from learner.checkpoint import Checkpoints
-from learner.loop import Progress, prepare
+from learner.experience import prepare
+from learner.loop import Progress
 from scripts import build
 
 
