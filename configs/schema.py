@@ -480,6 +480,14 @@ class Config(_Group):
             return False
         return bool(self.meta.learned) or name not in added("agent.algorithm")
 
+    @property
+    def without_gradient(self) -> set[str]:
+        """Hyper-parameters through which no meta-gradient flows."""
+        if self.agent.algorithm.startswith("q_lambda"):
+            return set(HYPERPARAMETERS) - {"epsilon"}
+        of_vtrace = {"vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"}
+        return {"epsilon"} | (of_vtrace if self.is_on_policy else set())
+
     def hyperparameter_range(self, name: str) -> tuple[float, float]:
         """Where a learned hyper-parameter starts and what it stays below."""
         entry = HYPERPARAMETERS[name]

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,8 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
 from scripts import jax_environment, on_device, runtime
-from scripts.bench import machine
 from scripts.check import check
+from scripts.machine import machine, rate
 from scripts.settings import make_settings
 
 _ROUNDS = 5  # in which the programs take turns
@@ -27,22 +26,21 @@ _INNER_STEPS = (1, 3, 7, 15)
 _BOOTSTRAP_STEPS = (1, 5, 9, 17)
 
 
-def bench(source: str, overrides: list[str], seconds: int) -> int:
+def bench_checked(config: Config, source: str, overrides: list[str], seconds: int) -> int:
     """Measures the configuration, its stages, and its neighbours with other seeds, K and L.
 
     All programs take turns, so that a machine that slows down slows down all of them; rates are
     medians over rounds, in environment steps of all seeds together.
 
     Args:
-        source: configuration.
+        config: that was checked.
+        source: of it.
         overrides: of its keys.
         seconds: the whole is measured for a quarter of it, as is every other program.
 
     Raises:
         ConfigError: nothing was started.
     """
-    config = load(source, overrides)
-    check(config)
     on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
     runtime.use_compilation_cache()
     jax_environment.require_device()
@@ -51,7 +49,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     rates: dict[Callable[[], int], list[float]] = {work: [] for work in programs.values()}
     for _ in range(_ROUNDS):
         for work, values in rates.items():
-            values.append(_rate(work, _SHARE * seconds))
+            values.append(rate(work, _SHARE * seconds))
     median = {name: round(statistics.median(rates[work])) for name, work in programs.items()}
 
     def grown(by: str) -> dict[str, int]:
@@ -144,10 +142,3 @@ def _repeated(learner: SeedsLearner) -> Callable[[], int]:
 
     work()  # compiles
     return work
-
-
-def _rate(work: Callable[[], int], seconds: float) -> float:
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        done += work()
-    return done / (time.perf_counter() - start)

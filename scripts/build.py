@@ -19,7 +19,7 @@ from agents.networks import Network, Params, check_observations, make_network
 from agents.off_policy import off_policy_parts
 from agents.trajectory import Trajectory, learner_view
 from configs.load import ConfigError
-from configs.schema import ActorsConfig, Config, LearnerConfig
+from configs.schema import Config, LearnerConfig
 from learner.experience import Composition, ExperienceSource, FromSource
 from learner.replay import Replay
 from learner.step import Learner, make_learner
@@ -270,7 +270,11 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         max_policy_lag=actors.max_policy_lag * composition(config).online_batches,
         unroll_timeout_seconds=actors.unroll_timeout_seconds,
         max_failures=actors.max_failures,
-        environment_variables=_actor_environment(actors),
+        environment_variables=jax_environment.of_an_actor(
+            actors.threads_per_actor,
+            actors.gpus_per_actor if actors.device == "gpu" else 0.0,
+            jax.config.jax_compilation_cache_dir,  # pyright: ignore[reportAttributeAccessIssue]
+        ),
         resources=Resources(
             cpus=actors.cpus_per_actor,
             memory_bytes=actors.memory_mb_per_actor * 2**20,
@@ -330,25 +334,3 @@ def _devices(learner: LearnerConfig) -> list[Any]:
             f"{count * processes} devices that share it (learner.devices, learner.processes)"
         )
     return [d for i in range(processes) for d in jax.local_devices(process_index=i)[:count]]
-
-
-def _actor_environment(actors: ActorsConfig) -> dict[str, str]:
-    """Keeps an actor's libraries within its threads and its share of an accelerator."""
-    threads = actors.threads_per_actor
-    if actors.device == "gpu":
-        # A tenth of the share is left for what CUDA takes beside XLA's own pool.
-        device = {
-            "JAX_PLATFORMS": "cuda",
-            "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 * actors.gpus_per_actor:.4f}",
-        }
-    else:
-        device = {"JAX_PLATFORMS": "cpu"}
-    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    return {
-        **device,
-        **jax_environment.FIXED,
-        "NPROC": str(threads),  # the size of XLA's own thread pool on CPUs
-        "OMP_NUM_THREADS": str(threads),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        **({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}),
-    }

@@ -3,12 +3,10 @@
 import difflib
 import functools
 import importlib.util
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from actors.environments import atari_games
 from actors.environments.suites import SUITES
@@ -18,7 +16,8 @@ from actors.ray_folder import ray_folder
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
 from configs.names import added
-from configs.schema import ActorsConfig, Config, EnvironmentConfig
+from configs.schema import Config, EnvironmentConfig
+from scripts.check_on_device import check_on_policy, check_playing
 
 _log = logging.getLogger(__name__)
 _ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
@@ -89,7 +88,7 @@ def _check_wandb(config: Config) -> None:
 
 def _check_where_it_plays(config: Config) -> None:
     if config.runs_on_device:
-        (_check_on_policy if config.is_on_policy else _check_playing)(config)
+        (check_on_policy if config.is_on_policy else check_playing)(config)
         return
     _check_batch(config)
     if config.seeds != 1:
@@ -153,84 +152,6 @@ def _check_algorithm(config: Config) -> None:
         raise ConfigError(
             f"agent.network={network}: it is for two_colours and vector observations; "
             f"env.suite={suite} has shallow, shallow_atari, deep"
-        )
-
-
-def _check_playing(config: Config) -> None:
-    """Refuses what a learner that plays on its own device does not know."""
-    meta = config.meta
-    _require(config, {"replay.unrolls": 0, "evaluation.every_frames": 0})
-    if config.learns and meta.bootstrap_steps > 1 and not meta.keep_bootstrapped:
-        raise ConfigError(
-            f"meta.bootstrap_steps={meta.bootstrap_steps}: actors.runtime=on_device has no replay "
-            "for the target's further steps; use meta.keep_bootstrapped=true, with which the "
-            "learner goes on from them, or meta.bootstrap_steps=1"
-        )
-
-
-# There are none, so that whatever is said of them would be ignored.
-_NO_ACTORS: dict[str, Any] = {
-    f"actors.{key}": value for key, value in ActorsConfig().model_dump().items() if key != "runtime"
-}
-
-
-def _require(config: Config, required: dict[str, Any]) -> None:
-    """Refuses values that a program which plays for itself would ignore."""
-    for key, value in required.items():
-        given: Any = config
-        for part in key.split("."):
-            given = getattr(given, part)
-        if given != value:
-            raise ConfigError(
-                f"{key}={given}: must be {json.dumps(value)} for "
-                f"agent.algorithm={config.agent.algorithm} on env.suite={config.env.suite}, whose "
-                "environment runs in the learner's own program"
-            )
-
-
-def _check_on_policy(config: Config) -> None:
-    """Refuses what an agent that plays between its updates does not know."""
-    name = config.agent.algorithm
-    required: dict[str, Any] = {
-        "learner.batch_size": 1,
-        "env.reward_clip": 0.0,
-        "agent.auxiliary_heads": 0,
-        "agent.outer_value_head": False,
-        "replay.unrolls": 0,
-        "replay.max_kl": 0.0,
-        "meta.outer.kl_cost": 0.0,
-        "meta.warmup_updates": 0,
-        "hyperparameters_from": None,
-        "evaluation.every_frames": 0,
-    }
-    if config.learns:
-        required["meta.keep_bootstrapped"] = True
-    if name.startswith("q_lambda"):
-        required |= {"learner.unroll_length": 1, "learner.loss": "sum", "meta.inner_steps": 1}
-        required |= {"agent.objective": "actor_critic"}
-        required |= {"agent.network": "separate", "meta.target_optimizer": "learner"}
-    else:
-        ignored = [key for key in _without_effect(config) if key != "epsilon"]
-        required |= {f"agent.{key}": HYPERPARAMETERS[key].default for key in ignored}
-        required |= {f"meta.outer.{key}": HYPERPARAMETERS[key].outer for key in ignored}
-    _require(config, required | _NO_ACTORS)
-    if name == "q_lambda_bmg" and config.meta.bootstrap_steps < 2:
-        raise ConfigError(
-            f"meta.bootstrap_steps={config.meta.bootstrap_steps}: must be at least 2; "
-            "agent.algorithm=q_lambda_bmg plays and learns L - 1 steps to its target"
-        )
-    if not config.learns:
-        return
-    blind = {"l2", "value"} if name == "q_lambda_bmg" else set()
-    if config.agent.network == "separate" and set(config.meta.learned) <= {
-        "entropy_cost",
-        "policy_cost",
-    }:
-        blind.add("value")  # of a network that these never reach
-    if config.meta.matching in blind:
-        raise ConfigError(
-            f"meta.matching={config.meta.matching}: it does not depend on meta.learned="
-            f"{config.meta.learned}, so nothing would be learned; use kl"
         )
 
 
@@ -310,10 +231,10 @@ def _check_learned(config: Config) -> None:
             f"meta.learned=[]: agent.algorithm={config.agent.algorithm} has nothing to learn; name "
             f"hyper-parameters, or use agent.algorithm={plain}"
         )
-    without_effect = _without_effect(config)
+    without_gradient = config.without_gradient
     for name in config.meta.learned:
-        if name in without_effect:
-            rest = [known for known in HYPERPARAMETERS if known not in without_effect]
+        if name in without_gradient:
+            rest = [known for known in HYPERPARAMETERS if known not in without_gradient]
             raise ConfigError(
                 f"meta.learned={name}: it has no gradient with agent.algorithm="
                 f"{config.agent.algorithm} and env.suite={config.env.suite}, which can learn "
@@ -325,14 +246,6 @@ def _check_learned(config: Config) -> None:
                 f"agent.{name}={start:g}: it is learned between 0 and {upper:g}; raise "
                 f"meta.upper.{name}, or start lower"
             )
-
-
-def _without_effect(config: Config) -> set[str]:
-    """Hyper-parameters through which no meta-gradient flows."""
-    if config.agent.algorithm.startswith("q_lambda"):
-        return set(HYPERPARAMETERS) - {"epsilon"}
-    of_vtrace = {"vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"}
-    return {"epsilon"} | (of_vtrace if config.is_on_policy else set())
 
 
 def _check_game(config: Config) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from scripts import scores
-from scripts.comparison import Comparison, normalised, return_at
+from scripts.comparison import Comparison
 from scripts.figures import span
 from scripts.published_agents import Published, of_game
+from scripts.returns import normalised, return_at
 from scripts.runs import Run
 from scripts.tables import write_tables
 

@@ -7,18 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from actors.environments.atari_games import BY_NAME, human_normalised_score
 from configs.load import ConfigError
 from learner.reading import printable
+from scripts.returns import SHORTFALL, final_return
 from scripts.runs import Run, shown
-from scripts.scores import final_score
 
-_POINTS = 50  # of a curve
 # What the protocol says of a single game, or what does not change its scores.
 _OF_THE_GAME = ("game", "actions")
-_SHORTFALL = 0.005  # of its frames, that a finished run may lack
 
 
 class Agent(NamedTuple):
@@ -123,7 +118,7 @@ def _reaches(run: Run, total: int) -> bool:
 
 
 def _has(run: Run, frames: int) -> bool:
-    return run.frames >= (1 - _SHORTFALL) * frames
+    return run.frames >= (1 - SHORTFALL) * frames
 
 
 def _shortest(runs: list[Run]) -> int:
@@ -302,64 +297,3 @@ def _some(words: list[str], most: int = 8) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def curve(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and values [N] of a metric, where it was known."""
-    points = [(m["frames"], m[key]) for m in run.metrics if m.get(key) is not None]
-    frames, values = np.asarray(points, float).reshape(-1, 2).T
-    return frames, values
-
-
-def at(run: Run, key: str, grid: np.ndarray) -> np.ndarray:
-    """A metric at frame counts [F]; NaN before it is first known."""
-    frames, values = curve(run, key)
-    if not len(frames):
-        return np.full(len(grid), np.nan)
-    return np.interp(grid, frames, values, left=np.nan)
-
-
-def frame_grid(comparison: Comparison) -> np.ndarray:
-    """Frame counts [F] of all curves."""
-    return np.linspace(comparison.total / _POINTS, comparison.total, _POINTS)
-
-
-def final_return(run: Run, total: int) -> float:
-    """The mean raw training return of the last twentieth of the run."""
-    return final_score(*curve(run, "episode_return"), total)
-
-
-def return_at(run: Run, frames: int) -> float:
-    """As `final_return`, had the run ended at `frames`; NaN if no episode had.
-
-    Between lines that are farther apart than that twentieth, what lies between their returns.
-    """
-    where, returns = curve(run, "episode_return")
-    until = where <= (1 + _SHORTFALL) * frames
-    mean = final_score(where[until], returns[until], frames)
-    if math.isfinite(mean) or not until.any():
-        return mean
-    return float(np.interp(frames, where, returns))
-
-
-def normalised(game: str, score: float) -> float:
-    """Human-normalised, of the 57 games; else as it is."""
-    return human_normalised_score(game, score) if game in BY_NAME else score
-
-
-def final_scores(agent: Agent, games: list[str], total: int) -> list[np.ndarray]:
-    """Normalised final scores [S] of each game, of runs that have one."""
-    found = []
-    for game in games:
-        scores = np.array([normalised(game, final_return(r, total)) for r in agent.runs[game]])
-        found.append(scores[np.isfinite(scores)])
-    return found
-
-
-def scores_over_time(agent: Agent, games: list[str], grid: np.ndarray) -> list[np.ndarray]:
-    """Normalised training returns [S, F] of each game; 0 (random play) before an episode ended."""
-    found = []
-    for game in games:
-        returns = np.stack([at(run, "episode_return", grid) for run in agent.runs[game]])
-        found.append(np.nan_to_num(np.vectorize(normalised)(game, returns), nan=0.0))
-    return found

@@ -67,3 +67,17 @@ def span(numbers: Sequence[int]) -> str:
 def files_of(stems: Iterable[str]) -> list[str]:
     """Names of the files that figures consist of."""
     return [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
+
+
+def percent_axis(axis: Any) -> None:
+    """Shows shares in percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0))
+
+
+def few_ticks(most: int) -> Any:
+    """A locator of at most so many ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(most)

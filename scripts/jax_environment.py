@@ -85,3 +85,27 @@ def _check_xla_flags() -> None:
     if result.returncode:
         said = [line.partition("] ")[2] for line in result.stderr.splitlines() if "] " in line]
         raise ConfigError(f"XLA_FLAGS={flags}: {(said or ['XLA refuses it'])[0]}; unset it")
+
+
+def of_an_actor(threads: int, gpu_share: float, cache: str | None) -> dict[str, str]:
+    """What keeps an actor's libraries within its threads and its share of an accelerator.
+
+    Args:
+        threads: of its policy.
+        gpu_share: 0 plays on the CPU.
+        cache: where compiled programs are kept.
+    """
+    if gpu_share:
+        # A tenth of the share is left for what CUDA takes beside XLA's own pool.
+        share = f"{0.9 * gpu_share:.4f}"
+        device = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_MEM_FRACTION": share}
+    else:
+        device = {"JAX_PLATFORMS": "cpu"}
+    return {
+        **device,
+        **FIXED,
+        "NPROC": str(threads),  # the size of XLA's own thread pool on CPUs
+        "OMP_NUM_THREADS": str(threads),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        **({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}),
+    }

@@ -13,7 +13,6 @@ from scripts.common_frames import write_common_frames
 from scripts.comparison import (
     Comparison,
     compare,
-    curve,
     never_started,
     unique,
     whole_runs,
@@ -28,6 +27,7 @@ from scripts.published_agents import (
     legend_height,
     read_published,
 )
+from scripts.returns import curve
 from scripts.runs import SEEDS_FILE, Run, find_runs, learned_in, planned_trials, read_run, shown
 from scripts.seed_report import report_seeds
 from scripts.tables import write_tables

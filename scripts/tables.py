@@ -59,3 +59,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [_markdown_cell(row[name]) for name in columns]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def percent(value: Any) -> str:
+    """A share, as tables and figures show it."""
+    return f"{100 * float(value):.1f}%"

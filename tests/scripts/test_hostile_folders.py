@@ -29,7 +29,7 @@ from scripts import evaluate, record, resuming
 from scripts.check import RunFailed
 from scripts.comparison import compare
 from scripts.folders import check_run_folder
-from scripts.game_report import evaluation_rows, game_rows
+from scripts.game_tables import evaluation_rows, game_rows
 from scripts.report import report
 from scripts.runs import read_run
 from scripts.sweep_display import SweepDisplay

@@ -1,0 +1,162 @@
+"""`bmg bench` of the learner's step: the algorithms in turn, and the parts of one."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from actors.server import UnrollServer
+from configs.load import load
+from configs.schema import Config
+from learner.experience import prepare
+from learner.step import Experience
+from scripts import build
+from scripts.build import Agent
+from scripts.check import check
+from scripts.machine import rate
+
+STAGE_SECONDS = 6.0  # for which a stage is measured
+_ROUNDS = 15  # in which the algorithms' programs take turns
+
+
+def _experience(config: Config, agent: Agent) -> Experience:
+    """What one learner step takes, of real unrolls, on the learner's devices."""
+    composition, replay = build.composition(config), build.build_replay(config, 0)
+    server = UnrollServer(build.server_spec(config, num_envs=config.new_unrolls), 0)
+    params = agent.initial_state.inner.params
+    unrolls = [server.unroll(params, 0) for _ in range(composition.online_batches)]
+    server.close()
+    return agent.learner.place_batch(prepare(unrolls, composition, replay))
+
+
+def learning(config: Config, agent: Agent) -> float:
+    """Environment steps a second that the learner's step learns from."""
+    experience = _experience(config, agent)
+    batches = experience.online.action.shape[0]
+    step = _repeated_step(agent, experience)
+
+    def work() -> int:
+        jax.block_until_ready(step())
+        return batches * config.new_unrolls * config.learner.unroll_length
+
+    work()  # compiles
+    return rate(work, STAGE_SECONDS)
+
+
+_STACX = ("meta.bootstrap_steps=1", "meta.matching=l2", "meta.target_optimizer=sgd")
+
+
+_VARIANTS = {
+    "impala": ["agent.algorithm=impala"],
+    "stacx": ["agent.algorithm=stacx", *_STACX],
+    "bmg L=1": ["agent.algorithm=bmg", "meta.bootstrap_steps=1"],
+    "bmg L=2": ["agent.algorithm=bmg", "meta.bootstrap_steps=2"],
+    "bmg L=4": ["agent.algorithm=bmg", "meta.bootstrap_steps=4"],
+}
+
+
+def variants(config: Config, source: str, overrides: list[str]) -> dict[str, Config]:
+    """The configuration with each algorithm, one update a step."""
+    base = [*overrides, "meta.inner_steps=1", "meta.keep_bootstrapped=false"]
+    base.append("hyperparameters_from=")
+    if config.agent.algorithm != "bmg":  # else BMG has a matching function and a target already
+        base += ["meta.matching=kl_value", "meta.target_optimizer=learner"]
+    variants = {name: load(source, [*base, *changes]) for name, changes in _VARIANTS.items()}
+    for variant in variants.values():
+        check(variant)
+    return variants
+
+
+def algorithms(variants: dict[str, Config]) -> dict[str, Any]:
+    """Time of one learner step of each algorithm, and of the parts that BMG is made of.
+
+    All programs take turns, so that a machine that slows down slows down all of them; times are
+    medians. The sum of the parts is what BMG would take if each ran as a program of its own.
+    """
+    programs: dict[str, Callable[[], Any]] = {}
+    for name, config in variants.items():
+        agent = build.build_agent(config, build.probe_environment(config))
+        experience = _experience(config, agent)
+        programs[name] = _repeated_step(agent, experience)
+        if name == "bmg L=1":
+            programs |= _parts(agent, experience)
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for work in programs.values():  # compile
+        jax.block_until_ready(work())
+    for _ in range(_ROUNDS):
+        for name, work in programs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(work())
+            times[name].append(1e3 * (time.perf_counter() - start))
+    ms = {name: statistics.median(values) for name, values in times.items()}
+    result: dict[str, Any] = {}
+    for name in _VARIANTS:
+        steps = int(name[-1]) if "=" in name else 1
+        evaluations = {"updates": 1}
+        if name != "impala":
+            evaluations |= {"bootstrap steps": steps, "back through the updates": 1}
+        if name.startswith("bmg"):
+            evaluations |= {"matching function": 1}
+        result[name] = {
+            "milliseconds": round(ms[name], 1),
+            "of_impala": round(ms[name] / ms["impala"], 2),
+            "gradient_evaluations": evaluations,
+        }
+        if name.startswith("bmg"):
+            parts = (
+                steps * ms["update"]
+                + ms["last bootstrap step"]
+                + ms["matching function"]
+                + (ms["update and back"] - ms["update"])
+            )
+            result[name]["sum_of_parts_milliseconds"] = round(parts, 1)
+            result[name]["of_sum_of_parts"] = round(ms[name] / parts, 2)
+    parts_ms = {name: round(ms[name], 1) for name in programs if name not in _VARIANTS}
+    return {"rounds": _ROUNDS, **result, "parts_milliseconds": parts_ms}
+
+
+def _repeated_step(agent: Agent, experience: Experience) -> Callable[[], Any]:
+    state = agent.learner.place_state(agent.initial_state)
+
+    def work() -> Any:
+        nonlocal state
+        state, metrics = agent.learner.step(state, experience)
+        return metrics
+
+    return work
+
+
+def _parts(agent: Agent, experience: Experience) -> dict[str, Callable[[], Any]]:
+    """The parts of a BMG step with K = 1, each as a program of its own."""
+    meta, learned = agent.algorithm.meta, agent.initial_state.meta
+    assert meta is not None
+    assert learned is not None
+    inner, weights = agent.initial_state.inner, learned.params
+    inner = jax.tree.map(jnp.copy, inner)  # the steps donate theirs
+    weights = jax.tree.map(jnp.copy, weights)
+    online = experience.online
+    batch = jax.tree.map(lambda x: x[0], online)
+    last = jax.jit(lambda s, x, w: meta.target(s, s, x, w).state)
+    goal = last(inner, online, weights)
+
+    def along(w: Any, state: Any, batch: Any, direction: Any) -> Any:
+        """The learner's parameters after an update, in the direction of a gradient."""
+        moved, _ = meta.update(state, batch, w)
+        products = jax.tree.map(lambda a, b: jnp.sum(a * b), moved.params, direction)
+        return sum(jax.tree.leaves(products)), moved
+
+    def distance(params: Any, state: Any, goal: Any, online: Any) -> Any:
+        return meta.distance(goal, state._replace(params=params), online)
+
+    step = jax.jit(meta.update)
+    back = jax.jit(jax.grad(along, has_aux=True))
+    match = jax.jit(jax.value_and_grad(distance))
+    return {
+        "update": lambda: step(inner, batch, weights),
+        "last bootstrap step": lambda: last(inner, online, weights),
+        "matching function": lambda: match(inner.params, inner, goal, online),
+        "update and back": lambda: back(weights, inner, batch, goal.params),
+    }

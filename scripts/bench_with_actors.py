@@ -1,0 +1,170 @@
+"""`bmg bench` where actors play: the stages of a run, and the whole."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from actors.environments.suites import make_environment
+from actors.environments.vector import EnvironmentFailed, playing
+from actors.seeding import environment_seeds
+from actors.server import UnrollServer
+from agents.trajectory import SourceFailed
+from configs.schema import Config
+from learner.loop import Events, LearningDiverged, LoopSettings, Progress
+from learner.loop import run as run_loop
+from scripts import build, jax_environment, memory, runtime
+from scripts.bench_learner import STAGE_SECONDS, algorithms, learning, variants
+from scripts.build import Agent
+from scripts.check import RunFailed, environment_spec
+from scripts.machine import machine, rate
+from scripts.ray_start import connect, disconnect
+
+_WARM_UP_SECONDS = 10.0  # of the whole system: actors fill up, caches settle
+_SAMPLE_SECONDS = 2.0
+_FOREVER = 2**62  # frames
+
+
+def bench_checked(config: Config, source: str, overrides: list[str], seconds: int) -> int:
+    """Measures, as `scripts.bench.bench` says, a configuration that was checked."""
+    of_algorithms = variants(config, source, overrides)
+    runtime.use_compilation_cache()
+    jax_environment.require_device()
+    probe = build.probe_environment(config)
+    memory.check_memory(config, probe)
+    agent = build.build_agent(config, probe)
+    stages = {
+        "environment": _environment(config),
+        "environment_and_policy": _acting(config, agent),
+        "learner_step": learning(config, agent),
+    }
+    compared = algorithms(of_algorithms)
+    # The learner's step donated the first state.
+    agent = build.build_agent(config, probe)
+    whole, sizes = _whole(config, agent, seconds)
+    bound = 1.0 / (1.0 / stages["environment_and_policy"] + 1.0 / stages["learner_step"])
+    result = {
+        "config": source,
+        "overrides": overrides,
+        "game": config.env.game,
+        "network": config.agent.network,
+        "unroll_length": config.learner.unroll_length,
+        "batch_size": config.learner.batch_size,
+        "actors": f"{config.actors.count} x {config.actors.envs_per_actor} environments",
+        "runtime": f"{config.actors.runtime}, {config.actors.mode}",
+        **machine(),
+        "steps_per_second": {name: round(rate) for name, rate in stages.items()}
+        | {"serial_bound": round(bound), "whole": round(whole["steps_per_second"])},
+        "frames_per_second": round(whole["steps_per_second"] * config.env.frame_skip),
+        "algorithms": compared,
+        "whole": whole,
+        "memory": sizes,
+    }
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _environment(config: Config) -> float:
+    envs = config.actors.envs_per_actor
+    environment = make_environment(environment_spec(config.env), envs, os.cpu_count() or 1)
+    random = np.random.default_rng(config.seed)
+
+    def work() -> int:
+        for _ in range(20):
+            environment.step(random.integers(environment.num_actions, size=envs, dtype=np.int32))
+        return 20 * envs
+
+    try:
+        with playing():
+            environment.reset(environment_seeds(config.seed, 0, envs))
+            work()  # warms up
+            return rate(work, STAGE_SECONDS)
+    except EnvironmentFailed as error:
+        raise RunFailed(f"{config.env.game}: {error}") from error
+    finally:
+        environment.close()
+
+
+def _acting(config: Config, agent: Agent) -> float:
+    spec = build.server_spec(config)._replace(threads=os.cpu_count() or 1)
+    server = UnrollServer(spec, 0)
+    params = agent.initial_state.inner.params
+
+    def work() -> int:
+        return server.unroll(params, 0).steps
+
+    work()  # compiles
+    acting = rate(work, STAGE_SECONDS)
+    server.close()
+    return acting
+
+
+def _whole(config: Config, agent: Agent, seconds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains without a run folder and measures after the warm-up."""
+    stopped = runtime.StopSignals()
+    connect(config, agent.probe)
+    source = build.build_source(config, agent.probe, 0)
+    samples: list[dict[str, Any]] = []
+    memory: list[tuple[float, float]] = []
+    start = time.monotonic()
+
+    def on_metrics(metrics: dict[str, Any]) -> None:
+        now = time.monotonic() - start
+        samples.append({**metrics, "at": now})
+        memory.append((round(now, 1), round(runtime.memory_mb(), 1)))
+        print(f"{now:6.1f} s  {metrics['frames_per_second']:,.0f} frames/s", file=sys.stderr)
+
+    def stop() -> bool:
+        began = samples[0]["at"] if samples else float("inf")
+        return stopped() or time.monotonic() - start > began + _WARM_UP_SECONDS + seconds
+
+    try:
+        run_loop(
+            build.build_runtime(config, agent.learner, source, build.build_replay(config, 0)),
+            agent.initial_state,
+            Progress(),
+            LoopSettings(_FOREVER, _SAMPLE_SECONDS, float("inf")),
+            stop,
+            Events(on_metrics),
+        )
+    except (SourceFailed, LearningDiverged) as error:
+        raise RunFailed(str(error)) from error
+    finally:
+        source.close()
+        disconnect(config)
+    if stopped.received is not None:
+        raise SystemExit(128 + stopped.received)
+    warm = [s for s in samples if s["at"] >= samples[0]["at"] + _WARM_UP_SECONDS]
+    first, last = warm[0], warm[-1]
+    elapsed = last["at"] - first["at"]
+    lags = [s["policy_lag"] for s in warm if s["policy_lag"] is not None]
+    whole = {
+        "seconds": round(elapsed, 1),
+        "steps_per_second": (last["env_steps"] - first["env_steps"]) / elapsed,
+        "updates_per_second": (last["learner_updates"] - first["learner_updates"]) / elapsed,
+        "policy_lag": sum(lags) / max(1, len(lags)),
+        "seconds_to_first_metrics": round(samples[0]["at"], 1),
+        "actors/restarts": last["actors/restarts"],
+        "actors/dropped": last["actors/dropped"],
+    }
+    return whole, _memory_summary(memory)
+
+
+def _memory_summary(samples: list[tuple[float, float]]) -> dict[str, Any]:
+    """Memory of all processes in MiB: early, late, and the growth between."""
+    horizon = samples[-1][0]
+    early_after = 120.0 if horizon >= 240.0 else horizon / 3
+    early = next(mb for at, mb in samples if at >= early_after)
+    return {
+        "unit": "MiB, all processes of the run, shared pages once",
+        "from_second": round(early_after),
+        "to_second": round(horizon),
+        "then": early,
+        "last": samples[-1][1],
+        "growth": round(samples[-1][1] - early, 1),
+        "peak": max(mb for _, mb in samples),
+        "samples": samples[:: max(1, len(samples) // 30)],
+    }
