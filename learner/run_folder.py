@@ -22,6 +22,7 @@ LOCK = ".lock"  # in a run folder
 CONFIGURATION = "config.yaml"  # in a run folder, and in each of its checkpoints
 CHECKPOINTS = "checkpoints"
 LOG = "log.txt"  # in a run folder
+SEEDS = "seeds.npz"  # in that of several seeds in one program
 MANIFEST = "manifest.json"  # in a checkpoint: SHA-256 of each of its files
 # Of file systems that know no locks, as some of clusters.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)

@@ -210,18 +210,18 @@ def _dispatch(options: argparse.Namespace) -> int:
             options.snapshots,
         )
     if options.command == "bench":
-        from scripts.bench import bench
+        from scripts.bench.bench import bench
 
         return bench(options.config, options.overrides, options.seconds)
     if options.command == "sweep":
-        from scripts.sweep import sweep
+        from scripts.sweep.sweep import sweep
 
         return sweep(
             options.sweep, options.overrides, options.results, options.resume, options.dry_run
         )
     if options.command == "report":
         from configs.load import frames_of
-        from scripts.report import report
+        from scripts.report.report import report
 
         frames = None if options.frames is None else frames_of("--frames", options.frames)
         return report(options.run_dirs, options.out, options.mix, frames, options.published)

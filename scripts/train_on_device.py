@@ -8,13 +8,13 @@ from typing import Any
 from actors.environments.device import DeviceEnvironment
 from agents.algorithm import Algorithm
 from configs.schema import Config
+from learner.run_folder import SEEDS
 from scripts import jax_environment, memory, on_device, runtime
 from scripts.check import RunFailed, say_without_effect
 from scripts.folders import hold
 from scripts.output import say
 from scripts.record import Record, loop_settings, open_checkpoints, starting_point
 from scripts.resuming import keep_schedule, with_own_schedule
-from scripts.runs import SEEDS_FILE
 
 
 def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algorithm) -> None:
@@ -66,12 +66,12 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     with contextlib.ExitStack() as stack:
         stack.enter_context(hold(path, resume))
         state, progress = starting_point(learner.initial_state(), checkpoints, path, resume)
-        curves = SeedCurves(path / SEEDS_FILE, learner.seeds)
+        curves = SeedCurves(path / SEEDS, learner.seeds)
         if progress.frames:
             try:
                 curves.read(progress.frames)
             except Exception as error:  # a damaged archive raises a dozen kinds
-                raise RunFailed(f"{path / SEEDS_FILE} cannot be read: {error}") from error
+                raise RunFailed(f"{path / SEEDS} cannot be read: {error}") from error
         progress.starts += 1
         record = Record(config, path, environment.num_actions)
         stack.enter_context(contextlib.closing(record))

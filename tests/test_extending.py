@@ -19,7 +19,7 @@ from configs.load import ConfigError, dump, load
 from configs.names import TABLES
 from scripts import plugins
 from scripts.check import all_faults, check, environment_spec
-from scripts.runs import learned_in, read_run
+from scripts.report.runs import learned_in, read_run
 from scripts.settings import make_settings
 from scripts.train import train
 from tests import small
@@ -41,7 +41,7 @@ _TABLES = (
 # `bmg report` of a run, and then which plugins this process has imported.
 _REPORT = """
 import sys
-from scripts.report import report
+from scripts.report.report import report
 report([sys.argv[1]], None, [], None, None)
 print("imported" if any(name.startswith("my_") for name in sys.modules) else "none")
 """
@@ -327,7 +327,8 @@ def test_names_are_known_without_jax():
     code = (
         "import sys\n"
         "from configs.load import load\n"
-        "from scripts import plugins, sweep, train\n"
+        "from scripts import plugins, train\n"
+        "from scripts.sweep import sweep\n"
         "try:\n"
         "    load('catch/bmg', ['meta.matching=kll'], plugins.import_all)\n"
         "except Exception as error:\n"

@@ -6,7 +6,7 @@ from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError, ConfigErrors, load
 from configs.sweep import load_sweep, named_sweeps
 from scripts.check import all_faults
-from scripts.sweep_plan import MEASURING
+from scripts.sweep.plan import MEASURING
 
 _GAMES = tuple(BY_NAME)
 

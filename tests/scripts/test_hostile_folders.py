@@ -27,13 +27,13 @@ from learner.reading import Unreadable, last_metrics
 from learner.run_folder import RunFolder, RunLocked, forget_after, locked
 from scripts import evaluate, record, resuming
 from scripts.check import RunFailed
-from scripts.comparison import compare
 from scripts.folders import check_run_folder
-from scripts.game_tables import evaluation_rows, game_rows
-from scripts.report import report
-from scripts.runs import read_run
-from scripts.sweep_display import SweepDisplay
-from scripts.trials import Task, has_checkpoint, is_finished
+from scripts.report.comparison import compare
+from scripts.report.game_tables import evaluation_rows, game_rows
+from scripts.report.report import report
+from scripts.report.runs import read_run
+from scripts.sweep.display import SweepDisplay
+from scripts.sweep.trials import Task, has_checkpoint, is_finished
 from tests.scripts.synthetic_runs import write_run
 
 # What a JSON value or a line may be instead of what it should be.

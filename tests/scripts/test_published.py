@@ -9,12 +9,12 @@ import pytest
 
 from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError, frames_of
-from scripts import scores
-from scripts.common_frames import write_common_frames
-from scripts.comparison import compare
-from scripts.published_agents import drawn, read_published
-from scripts.report import report
-from scripts.runs import read_run
+from scripts.report import scores
+from scripts.report.common_frames import write_common_frames
+from scripts.report.comparison import compare
+from scripts.report.published_agents import drawn, read_published
+from scripts.report.report import report
+from scripts.report.runs import read_run
 from tests.scripts.synthetic_runs import write_run
 from tests.system.command import ROOT
 
@@ -43,9 +43,9 @@ def _write(folder, algorithm, game, seed, final, *, total, reached=1.0, **option
 @pytest.fixture
 def texts(monkeypatch):
     """The texts of each figure that is saved, by its name."""
-    from scripts import game_report
-    from scripts import report as report_module
-    from scripts.figures import pyplot
+    from scripts.report import game_report
+    from scripts.report import report as report_module
+    from scripts.report.figures import pyplot
 
     found = {}
 

@@ -16,7 +16,7 @@ import yaml
 
 from actors.environments.atari_games import BY_NAME, GAMES
 from configs.load import ConfigError
-from scripts.report import report
+from scripts.report.report import report
 from tests.scripts.synthetic_runs import write_run
 from tests.system.command import ROOT
 

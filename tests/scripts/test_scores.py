@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from scripts import scores
+from scripts.report import scores
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -10,10 +10,10 @@ import yaml
 from scipy import stats
 
 from configs.load import ConfigError
-from scripts.report import report
-from scripts.seed_report import draw_bootstrap_steps
-from scripts.seed_runs import pool, read
-from scripts.seed_statistics import (
+from scripts.report.report import report
+from scripts.report.seed_report import draw_bootstrap_steps
+from scripts.report.seed_runs import pool, read
+from scripts.report.seed_statistics import (
     bin_size,
     binned_means,
     binned_sums,
@@ -24,7 +24,7 @@ from scripts.seed_statistics import (
     swap_steps,
     within_a_period,
 )
-from scripts.seed_table import table_rows
+from scripts.report.seed_table import table_rows
 
 PERIOD = 1_000
 

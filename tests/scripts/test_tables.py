@@ -3,7 +3,7 @@
 import csv
 import re
 
-from scripts.tables import write_tables
+from scripts.report.tables import write_tables
 
 HOSTILE = ["<script>alert(1)</script>", '=cmd("x")', "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "a|b\nc"]
 HOSTILE += ["[link](javascript:1)", "![x](http://x)", "\ud800", "\x1b[2J"]

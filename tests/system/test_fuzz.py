@@ -14,7 +14,7 @@ from configs.schema import Config
 from configs.sweep import load_sweep, named_sweeps
 from scripts import cli
 from scripts.check import check
-from scripts.sweep import _configurations
+from scripts.sweep.sweep import _configurations
 
 _KEYS = list(flat(Config().model_dump(mode="json")))
 _GROUPS = sorted({key.rpartition(".")[0] for key in _KEYS} - {""})

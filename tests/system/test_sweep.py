@@ -8,7 +8,8 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-import scripts.sweep
+from scripts.sweep import dry_run
+from scripts.sweep.sweep import sweep as run_sweep
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 _SWEEP = """
@@ -278,8 +279,8 @@ grid: {env.game: [CartPole-v1, CartPol-v1, Pendulum-v1], seed: [0, 1]}
 def test_dry_run_of_what_is_too_slow_to_be_timed(tmp_path, sweep, monkeypatch, capsys):
     """The list and the frames come all the same."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scripts.sweep, "_MEASURE_SECONDS", 0.5)  # not even Python has started
-    assert scripts.sweep.sweep(str(sweep(1_000)), [], None, False, True) == 0
+    monkeypatch.setattr(dry_run, "_MEASURE_SECONDS", 0.5)  # not even Python has started
+    assert run_sweep(str(sweep(1_000)), [], None, False, True) == 0
     shown = capsys.readouterr().out
     assert "fast-seed1: catch/impala, 1,000 frames" in shown
     assert "4 trials, 4,000 frames" in shown
@@ -291,7 +292,7 @@ def test_dry_run_of_what_is_too_slow_to_be_timed(tmp_path, sweep, monkeypatch, c
 def test_speed_of_a_run_by_its_metrics():
     def speed(*lines, seeds=1):
         rows = [{"frames": frames, "seconds": seconds} for frames, seconds in lines]
-        return scripts.sweep._frames_per_second(rows, seeds)
+        return dry_run._frames_per_second(rows, seeds)
 
     assert speed() is None
     assert speed((0, 0.0)) is None

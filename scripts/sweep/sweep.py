@@ -23,10 +23,10 @@ from scripts.check import (
 from scripts.folders import check_folder
 from scripts.output import say
 from scripts.signals import exit_status, interrupt
-from scripts.sweep_plan import Planned, check_same_sweep, configurations, require_what_they_name
+from scripts.sweep.plan import Planned, check_same_sweep, configurations, require_what_they_name
 
 if TYPE_CHECKING:  # ray is imported once the sweep is known to be good
-    from scripts.trials import Each
+    from scripts.sweep.trials import Each
 
 _log = logging.getLogger(__name__)
 _STORE_BYTES = 256 * 2**20
@@ -49,7 +49,7 @@ def sweep(
     for key in sorted(set.intersection(*map(set, ignored))):
         _log.warning("bmg: %s acts nowhere: no trial learns a hyper-parameter", key)
     if dry_run:
-        from scripts.sweep_dry_run import list_trials
+        from scripts.sweep.dry_run import list_trials
 
         list_trials(plan, planned)
         return 0
@@ -60,7 +60,7 @@ def sweep(
 
 
 def _run(plan: Sweep, planned: list[Planned], folder: Path) -> int:
-    from scripts.trials import Task, is_finished
+    from scripts.sweep.trials import Task, is_finished
 
     tasks = [
         Task(
@@ -92,8 +92,8 @@ def _run_unfinished(
 ) -> KeyboardInterrupt | None:
     """Runs `todo` of `tasks`; returns the signal that ended it, if one did."""
     from actors import cluster
-    from scripts.sweep_display import SweepDisplay
-    from scripts.trials import run_tasks
+    from scripts.sweep.display import SweepDisplay
+    from scripts.sweep.trials import run_tasks
 
     interrupt()
     with contextlib.ExitStack() as stack:
@@ -160,7 +160,7 @@ def _room(plan: Sweep, planned: list[Planned], nodes: list[dict[str, float]]) ->
     Raises:
         ConfigError: no node, or not the cluster, has what one trial needs.
     """
-    from scripts.trials import Each
+    from scripts.sweep.trials import Each
 
     asked = plan.config.resources
     most = max(node.get("CPU", 0.0) for node in nodes)

@@ -12,8 +12,8 @@ from learner.reading import read_metrics
 from scripts.check import RunFailed
 from scripts.output import say
 from scripts.signals import interrupt
-from scripts.sweep_plan import MEASURING, Planned
-from scripts.trials import child  # nothing may interrupt this import, of Ray
+from scripts.sweep.plan import MEASURING, Planned
+from scripts.sweep.trials import child  # nothing may interrupt this import, of Ray
 
 _MEASURE_LINES = 8  # of metrics, after which the speed of a run is known well enough
 _MEASURE_SECONDS = 150.0

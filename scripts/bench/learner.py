@@ -14,9 +14,9 @@ from configs.schema import Config
 from learner.experience import prepare
 from learner.step import Experience
 from scripts import build
+from scripts.bench.machine import rate
 from scripts.build import Agent
 from scripts.check import check
-from scripts.machine import rate
 
 STAGE_SECONDS = 6.0  # for which a stage is measured
 _ROUNDS = 15  # in which the algorithms' programs take turns

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.figures import LINE_OF_TEXT, WIDTH, pyplot, save, span
-from scripts.seed_runs import Group
-from scripts.seed_statistics import Interval
+from scripts.report.figures import LINE_OF_TEXT, WIDTH, pyplot, save, span
+from scripts.report.seed_runs import Group
+from scripts.report.seed_statistics import Interval
 
 
 class Curve(NamedTuple):

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from scripts import scores
-from scripts.comparison import Comparison
-from scripts.figures import span
-from scripts.published_agents import Published, of_game
-from scripts.returns import normalised, return_at
-from scripts.runs import Run
-from scripts.tables import write_tables
+from scripts.report import scores
+from scripts.report.comparison import Comparison
+from scripts.report.figures import span
+from scripts.report.published_agents import Published, of_game
+from scripts.report.returns import normalised, return_at
+from scripts.report.runs import Run
+from scripts.report.tables import write_tables
 
 _SEED = 0  # of the bootstrap: the same runs give the same table
 _THESE = "these runs"

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from scripts.seed_runs import Group
-from scripts.seed_statistics import (
+from scripts.report.seed_runs import Group
+from scripts.report.seed_statistics import (
     binned_sums,
     mean_interval,
     rise_after_swap,
     spacing,
     swap_steps,
 )
-from scripts.sensitivity import final_returns
+from scripts.report.sensitivity import final_returns
 
 # Total reward after 10M steps with swaps every 100,000, where a collection places all anew: mean,
 # standard deviation over 10 seeds, and of what. Luketina et al., CoLLAs 2022, table 1.

@@ -24,7 +24,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     check(config)
     jax_environment.require_jax()
     if config.runs_on_device:
-        from scripts.bench_on_device import bench_checked
+        from scripts.bench.on_device import bench_checked
     else:
-        from scripts.bench_with_actors import bench_checked
+        from scripts.bench.with_actors import bench_checked
     return bench_checked(config, source, overrides, seconds)

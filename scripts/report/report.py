@@ -8,29 +8,37 @@ import numpy as np
 
 from configs.load import ConfigError
 from learner.reading import printable
-from scripts import seed_runs
-from scripts.common_frames import write_common_frames
-from scripts.comparison import (
+from learner.run_folder import SEEDS
+from scripts.report import seed_runs
+from scripts.report.common_frames import write_common_frames
+from scripts.report.comparison import (
     Comparison,
     compare,
     never_started,
     unique,
     whole_runs,
 )
-from scripts.figures import COLOURS, STYLE, files_of, label_steps, pyplot, save
-from scripts.game_report import report_comparison
-from scripts.html import Section, write_page
-from scripts.published_agents import (
+from scripts.report.figures import COLOURS, STYLE, files_of, label_steps, pyplot, save
+from scripts.report.game_report import report_comparison
+from scripts.report.html import Section, write_page
+from scripts.report.published_agents import (
     Published,
     draw_published,
     drawn,
     legend_height,
     read_published,
 )
-from scripts.returns import curve
-from scripts.runs import SEEDS_FILE, Run, find_runs, learned_in, planned_trials, read_run, shown
-from scripts.seed_report import report_seeds
-from scripts.tables import write_tables
+from scripts.report.returns import curve
+from scripts.report.runs import (
+    Run,
+    find_runs,
+    learned_in,
+    planned_trials,
+    read_run,
+    shown,
+)
+from scripts.report.seed_report import report_seeds
+from scripts.report.tables import write_tables
 
 _log = logging.getLogger(__name__)
 _LONGEST_FAULT = 1_000  # characters
@@ -67,7 +75,7 @@ def report(
     seed_folders, runs = [], []
     for path in paths:
         try:
-            if (path / SEEDS_FILE).is_file():
+            if (path / SEEDS).is_file():
                 seed_folders.append(seed_runs.read(path))
             else:
                 runs.append(read_run(path))

@@ -12,7 +12,7 @@ from rich.table import Table
 from learner.reading import last_metrics
 from scripts.display import clock, number, seconds_left
 from scripts.output import say
-from scripts.trials import Task, is_finished
+from scripts.sweep.trials import Task, is_finished
 
 _LINE_SECONDS = 30.0
 _READ_SECONDS = 2.0

@@ -12,8 +12,9 @@ import numpy as np
 from configs.load import ConfigError
 from configs.schema import operational_keys
 from learner.reading import read_summary
-from scripts.runs import SEEDS_FILE, read_config, shown, without
-from scripts.seed_statistics import binned_means, binned_sums, spacing
+from learner.run_folder import SEEDS
+from scripts.report.runs import read_config, shown, without
+from scripts.report.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
 _NOT_OF_THE_GROUP = ("seed", "seeds", "total_frames", "actors", *operational_keys())
@@ -85,7 +86,7 @@ def read(path: Path) -> SeedRun:
     Raises:
         ConfigError: a file of it is missing, damaged or empty.
     """
-    file = path / SEEDS_FILE
+    file = path / SEEDS
     try:
         # A stream of our own: np.load leaves the file open when a zip is cut short.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from configs.load import ConfigError
 from learner.reading import printable
-from scripts.returns import SHORTFALL, final_return
-from scripts.runs import Run, shown
+from scripts.report.returns import SHORTFALL, final_return
+from scripts.report.runs import Run, shown
 
 # What the protocol says of a single game, or what does not change its scores.
 _OF_THE_GAME = ("game", "actions")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from actors.environments.atari_games import BY_NAME, human_normalised_score
-from scripts.runs import Run
-from scripts.scores import final_score
+from scripts.report.runs import Run
+from scripts.report.scores import final_score
 
 _POINTS = 50  # of a curve
 SHORTFALL = 0.005  # of its frames, that a finished run may lack

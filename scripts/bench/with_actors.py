@@ -17,10 +17,10 @@ from configs.schema import Config
 from learner.loop import Events, LearningDiverged, LoopSettings, Progress
 from learner.loop import run as run_loop
 from scripts import build, jax_environment, memory, runtime
-from scripts.bench_learner import STAGE_SECONDS, algorithms, learning, variants
+from scripts.bench.learner import STAGE_SECONDS, algorithms, learning, variants
+from scripts.bench.machine import machine, rate
 from scripts.build import Agent
 from scripts.check import RunFailed, environment_spec
-from scripts.machine import machine, rate
 from scripts.ray_start import connect, disconnect
 
 _WARM_UP_SECONDS = 10.0  # of the whole system: actors fill up, caches settle

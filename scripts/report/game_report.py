@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from actors.environments.atari_games import BY_NAME
-from scripts import scores
-from scripts.comparison import Comparison
-from scripts.figures import STYLE, Written, files_of, line_style, pyplot
-from scripts.game_figures import (
+from scripts.report import scores
+from scripts.report.comparison import Comparison
+from scripts.report.figures import STYLE, Written, files_of, line_style, pyplot
+from scripts.report.game_figures import (
     Drawing,
     draw_ablations,
     draw_aggregates,
@@ -20,10 +20,10 @@ from scripts.game_figures import (
     draw_profiles,
     draw_relative_scores,
 )
-from scripts.game_tables import aggregate_rows, evaluation_rows, game_rows
-from scripts.published_agents import Published
-from scripts.returns import final_scores
-from scripts.tables import write_tables
+from scripts.report.game_tables import aggregate_rows, evaluation_rows, game_rows
+from scripts.report.published_agents import Published
+from scripts.report.returns import final_scores
+from scripts.report.tables import write_tables
 
 _LONGEST_FILE = 60  # characters, of at most four bytes each; a name has 255
 _SEED = 0  # of the bootstrap: the same runs give the same report

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.figures import MARKERS, WIDTH, line_style, pyplot, save
-from scripts.scores import Estimate, aggregate
-from scripts.seed_runs import Group
-from scripts.seed_statistics import binned_means
+from scripts.report.figures import MARKERS, WIDTH, line_style, pyplot, save
+from scripts.report.scores import Estimate, aggregate
+from scripts.report.seed_runs import Group
+from scripts.report.seed_statistics import binned_means
 
 _FEWEST = 3  # values, else there is nothing to see
 _LAST = 0.1  # share of a run whose episodes count

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actors.environments.atari_games import BY_NAME
-from scripts import scores
-from scripts.comparison import Agent, Comparison
-from scripts.figures import WIDTH, few_ticks, label_steps, percent_axis, pyplot, save, span
-from scripts.published_agents import Published, draw_published, drawn, legend_height
-from scripts.returns import at, final_return, frame_grid, normalised, scores_over_time
-from scripts.runs import learned_in
-from scripts.scores import Estimate
-from scripts.tables import percent
+from scripts.report import scores
+from scripts.report.comparison import Agent, Comparison
+from scripts.report.figures import WIDTH, few_ticks, label_steps, percent_axis, pyplot, save, span
+from scripts.report.published_agents import Published, draw_published, drawn, legend_height
+from scripts.report.returns import at, final_return, frame_grid, normalised, scores_over_time
+from scripts.report.runs import learned_in
+from scripts.report.scores import Estimate
+from scripts.report.tables import percent
 
 _THRESHOLDS = 81
 

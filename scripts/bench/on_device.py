@@ -15,8 +15,8 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
 from scripts import jax_environment, on_device, runtime
+from scripts.bench.machine import machine, rate
 from scripts.check import check
-from scripts.machine import machine, rate
 from scripts.settings import make_settings
 
 _ROUNDS = 5  # in which the programs take turns

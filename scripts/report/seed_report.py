@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.figures import (
+from scripts.report.figures import (
     LINE_OF_TEXT,
     MARKERS,
     STYLE,
@@ -22,9 +22,9 @@ from scripts.figures import (
     pyplot,
     save,
 )
-from scripts.seed_drawing import Curve, caption, draw_curve, finish, label_ends, new_figure
-from scripts.seed_runs import Group, by_world
-from scripts.seed_statistics import (
+from scripts.report.seed_drawing import Curve, caption, draw_curve, finish, label_ends, new_figure
+from scripts.report.seed_runs import Group, by_world
+from scripts.report.seed_statistics import (
     Interval,
     bin_size,
     binned_means,
@@ -36,9 +36,9 @@ from scripts.seed_statistics import (
     swap_steps,
     within_a_period,
 )
-from scripts.seed_table import inner_and_bootstrap_steps, table_rows, totals
-from scripts.sensitivity import draw_sensitivity, sensitivities, sensitivity_rows
-from scripts.tables import write_tables
+from scripts.report.seed_table import inner_and_bootstrap_steps, table_rows, totals
+from scripts.report.sensitivity import draw_sensitivity, sensitivities, sensitivity_rows
+from scripts.report.tables import write_tables
 
 _POINTS_DRAWN = 1_000
 _BINS_DRAWN = 100

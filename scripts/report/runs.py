@@ -18,9 +18,9 @@ from learner.reading import (
     read_metrics,
     read_summary,
 )
+from learner.run_folder import SEEDS
 
-SEEDS_FILE = "seeds.npz"  # of a run of several seeds in one program
-_CURVES = ("metrics.jsonl", SEEDS_FILE)  # of which a run folder has one at least
+_CURVES = ("metrics.jsonl", SEEDS)  # of which a run folder has one at least
 _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep has 171 long runs
 # Of a configuration, what reports calculate with; each may also be null.
 _COUNTS = (

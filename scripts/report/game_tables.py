@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from actors.environments.atari_games import BY_NAME
-from scripts import scores
-from scripts.comparison import Comparison
-from scripts.figures import span
-from scripts.game_figures import BASELINES, Drawing, published_scores
-from scripts.returns import final_return, normalised
-from scripts.tables import percent
+from scripts.report import scores
+from scripts.report.comparison import Comparison
+from scripts.report.figures import span
+from scripts.report.game_figures import BASELINES, Drawing, published_scores
+from scripts.report.returns import final_return, normalised
+from scripts.report.tables import percent
 
 
 def game_rows(comparison: Comparison) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError
-from scripts.figures import LINE_OF_TEXT
-from scripts.runs import Run
+from scripts.report.figures import LINE_OF_TEXT
+from scripts.report.runs import Run
 
 _COLUMNS = ("source", "agent", "game", "mframes", "score", "sd", "seeds", "sticky", "kind")
 _MILLION = 1e6
