@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from actors.environments.device import DeviceEnvironment, make_device_environment
+from actors.environments.device import DeviceEnvironment
+from actors.environments.suites import make_device_environment
 from actors.on_device import make_players, make_unroll
 from agents.algorithm import Algorithm, State, make_algorithm
 from agents.networks import Params, make_dense_network, make_network, without_last_logits

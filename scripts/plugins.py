@@ -138,6 +138,8 @@ def _fault_of_table(table: _Table) -> str | None:
         if not (callable(entry) if kind is None else isinstance(entry, kind)):
             wanted = "a function" if kind is None else f"{kind.__module__}.{kind.__name__}"
             return f"{table.name}[{name!r}] is no {wanted.removeprefix('a ')}"
+        if isinstance(entry, Suite) and entry.make is None and entry.on_device is None:
+            return f"{table.name}[{name!r}]: a suite has make, on_device or both"
     return None
 
 

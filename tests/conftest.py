@@ -30,7 +30,15 @@ def x64():
 # Without Ray, or with one that little else waits for.
 _ANYWHERE = tuple(
     f"tests/system/test_{name}.py"
-    for name in ("bad_input", "in_process", "output", "processes", "self_tuning", "two_colours")
+    for name in (
+        "bad_input",
+        "earlier_runs",
+        "in_process",
+        "output",
+        "processes",
+        "self_tuning",
+        "two_colours",
+    )
 )
 
 _ELSEWHERE = ("tests/actors/test_pool.py", "tests/test_extending.py")  # that start Ray as well

@@ -88,7 +88,7 @@ def _plugins(words):
 
 def test_every_kind_has_a_file_and_a_command(folder):
     """Which is no bad one, by itself."""
-    assert len(FILES) == _DOC.count("```python") == 7
+    assert len(FILES) == _DOC.count("```python") == 8
     for key in ("env.suite", "agent.network", "agent.objective", "meta.matching", "meta.learned"):
         assert sum(key in word for words in COMMANDS.values() for word in words) >= 1, key
     for command, source, *overrides in COMMANDS.values():
@@ -113,6 +113,12 @@ def test_an_algorithm_on_an_environment_of_gymnasium(folder):
     assert read_metrics(folder / "run")[-1]["learner_updates"] == 5
     with pytest.raises(ConfigError, match=r"plugins=\['my_algorithm', 'my_loss'\]: the run in"):
         train(str(file), ["plugins=[my_algorithm,my_loss]"], str(folder / "run"), True)
+
+
+def test_an_environment_on_the_device_has_a_view_on_the_host(folder):
+    last = _train(folder, "my_line", "seeds=1")[-1]
+    assert last["episodes"] > 0
+    assert 0.0 < last["episode_return"] <= 1.0
 
 
 def test_a_hyperparameter_and_a_matching_function(folder):
@@ -221,6 +227,7 @@ def _look_at_the_run_from_elsewhere(run):
         ("ALGORITHMS['mine'] = 3", "ALGORITHMS['mine'] is no function"),
         ("OBJECTIVES['mine'] = print", "is no agents.objectives.Objective"),
         ("SUITES['my suite'] = print", "SUITES['my suite']: a name has"),
+        ("SUITES['mine'] = Suite()", "SUITES['mine']: a suite has make, on_device or both"),
         ("HYPERPARAMETERS['network'] = H('x', 1, 1, 1)", "has a key of that name already"),
         ("HYPERPARAMETERS['kl_cost'] = H('x', 1, 1, 1)", "has a key of that name already"),
         ("HYPERPARAMETERS['loss'] = H('x', 1, 1, 1)", "meta/loss is another metric"),
@@ -243,7 +250,7 @@ def test_bad_plugins_are_one_line(folder, text, part):
 
 
 _IMPORTS = """
-from actors.environments.suites import SUITES
+from actors.environments.suites import SUITES, Suite
 from agents import networks
 from agents.algorithm import ALGORITHMS
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter as H
@@ -306,6 +313,14 @@ def test_from_the_command_line(folder):
         (line,) = result.stderr.splitlines()
         assert part in line
         assert not (folder / "run").exists()
+
+
+def test_an_environment_on_the_device_plays_many_seeds(folder):
+    run = folder / "run"
+    words = [*COMMANDS["my_line"], *_SHORT, "total_frames=2000", "--run-dir", run]
+    result = bmg(*words, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert read_metrics(run)[-1]["seeds"] == 4
 
 
 def test_who_reads_a_configuration_runs_nothing(folder):

@@ -5,7 +5,7 @@ The caller vmaps and scans them (actors/on_device.py). `OnHost` is the same envi
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from actors.environments import catch, two_colours
 from actors.environments.minatar.games import make_game
 from actors.environments.two_colours import Respawn
-from actors.environments.vector import EnvironmentSpec, Timestep
+from actors.environments.vector import Timestep
 
 
 class Reply(NamedTuple):
@@ -196,29 +196,6 @@ def changing(environment: DeviceEnvironment, every: int, seed: int) -> DeviceEnv
         reset=lambda key: _Changing(environment.reset(key), jnp.zeros((), jnp.int32)),
         observe=lambda state: environment.observe(state.state),
         step=step,
-    )
-
-
-def make_device_environment(spec: EnvironmentSpec) -> DeviceEnvironment:
-    """Makes what `actors.environments.suites.SUITES` says can be played on the device."""
-    environment = _unchanging(spec)
-    if spec.change_every is None:
-        return environment
-    return changing(environment, spec.change_every, spec.change_seed)
-
-
-def _unchanging(spec: EnvironmentSpec) -> DeviceEnvironment:
-    if spec.suite == "catch":
-        return make_catch()
-    if spec.suite == "two_colours":
-        respawn = cast(Respawn, spec.respawn)
-        return make_two_colours(spec.swap_period, respawn, spec.collection_discount)
-    return make_minatar(
-        spec.game,
-        sticky_actions=spec.sticky_actions,
-        ramping=spec.ramping,
-        minimal_actions=not spec.full_action_space,
-        max_episode_steps=spec.max_episode_frames,
     )
 
 

@@ -1,22 +1,36 @@
 """The suites of games: what makes them, where they play, what they know; protocols in words."""
 
+from __future__ import annotations
+
 import importlib.metadata
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, VectorEnvironment
 
+if TYPE_CHECKING:  # a suite's own packages, and JAX, are imported when it is made
+    from actors.environments.device import DeviceEnvironment
+    from actors.environments.two_colours import Respawn
+
 # (specification, number of environments, threads) -> environments
 MakeEnvironment = Callable[[EnvironmentSpec, int, int], VectorEnvironment]
+MakeOnDevice = Callable[[EnvironmentSpec], "DeviceEnvironment"]
 
 
 class Suite(NamedTuple):
-    """A suite of games."""
+    """A suite of games, made for the host, for the learner's device, or for both."""
 
-    make: MakeEnvironment  # on the host; imports the suite's own packages only when called
-    runtimes: tuple[str, ...] = ("ray", "in_process")  # where its games can be played
+    make: MakeEnvironment | None = None  # on the host; None: a view of what is made on the device
+    on_device: MakeOnDevice | None = None
     keys: tuple[str, ...] = ()  # of `env`, beside those that every suite knows
     games: tuple[str, ...] | None = None  # None: not listed here
+    own_play: bool = False  # agents play between their updates, which only the device can
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Where its games can be played, as `actors.runtime` has it."""
+        here = () if self.on_device is None else ("on_device",)
+        return here if self.own_play else ("ray", "in_process", *here)
 
 
 def _atari(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
@@ -27,10 +41,17 @@ def _atari(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironm
 
 def _catch(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
     if spec.change_every is not None:
-        return _of_the_device(spec, num_envs, threads)
+        return _host_view(spec, num_envs)
     from actors.environments.catch import Catch
 
     return Catch(spec, num_envs, threads)
+
+
+def _catch_on_device(spec: EnvironmentSpec) -> DeviceEnvironment:
+    from actors.environments.device import make_catch
+
+    del spec
+    return make_catch()
 
 
 def _gymnasium(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
@@ -39,13 +60,26 @@ def _gymnasium(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvi
     return GymnasiumSuite(spec, num_envs, threads)
 
 
-def _of_the_device(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
-    from actors.environments.device import OnHost, make_device_environment
+def _minatar(spec: EnvironmentSpec) -> DeviceEnvironment:
+    from actors.environments.device import make_minatar
 
-    del threads
-    return OnHost(make_device_environment(spec), num_envs)
+    return make_minatar(
+        spec.game,
+        sticky_actions=spec.sticky_actions,
+        ramping=spec.ramping,
+        minimal_actions=not spec.full_action_space,
+        max_episode_steps=spec.max_episode_frames,
+    )
 
 
+def _two_colours(spec: EnvironmentSpec) -> DeviceEnvironment:
+    from actors.environments.device import make_two_colours
+
+    respawn = cast("Respawn", spec.respawn)
+    return make_two_colours(spec.swap_period, respawn, spec.collection_discount)
+
+
+_CHANGES = ("change_every", "change_seed")
 SUITES: dict[str, Suite] = {
     "atari": Suite(
         _atari,
@@ -54,40 +88,50 @@ SUITES: dict[str, Suite] = {
             *("max_episode_frames", "life_loss_discount"),
         ),
     ),
-    "catch": Suite(
-        _catch,
-        ("ray", "in_process", "on_device"),
-        ("change_every", "change_seed"),
-        ("catch",),
-    ),
+    "catch": Suite(_catch, _catch_on_device, _CHANGES, ("catch",)),
     "gymnasium": Suite(_gymnasium),
     "minatar": Suite(
-        _of_the_device,
-        ("ray", "in_process", "on_device"),
-        (
-            *("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
-            *("change_every", "change_seed"),
-        ),
-        ("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
+        on_device=_minatar,
+        keys=("sticky_actions", "full_action_space", "max_episode_frames", "ramping", *_CHANGES),
+        games=("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
     ),
     "two_colours": Suite(
-        _of_the_device,
-        ("on_device",),
-        ("swap_period", "respawn", "collection_discount"),
-        ("two_colours",),
+        on_device=_two_colours,
+        keys=("swap_period", "respawn", "collection_discount"),
+        games=("two_colours",),
+        own_play=True,
     ),
 }
 
 
 def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
-    """Makes `num_envs` environments.
+    """Makes `num_envs` environments on the host.
 
     Raises:
         EnvironmentRefused: the environment cannot be made as configured.
     """
     if spec.suite not in SUITES:
         raise EnvironmentRefused(f"env.suite={spec.suite}: there are {', '.join(SUITES)}")
-    return SUITES[spec.suite].make(spec, num_envs, threads)
+    make = SUITES[spec.suite].make
+    return _host_view(spec, num_envs) if make is None else make(spec, num_envs, threads)
+
+
+def _host_view(spec: EnvironmentSpec, num_envs: int) -> VectorEnvironment:
+    from actors.environments.device import OnHost
+
+    return OnHost(make_device_environment(spec), num_envs)
+
+
+def make_device_environment(spec: EnvironmentSpec) -> DeviceEnvironment:
+    """Makes an environment of a suite that can be played on the device."""
+    from actors.environments.device import changing
+
+    on_device = SUITES[spec.suite].on_device
+    assert on_device is not None
+    environment = on_device(spec)
+    if spec.change_every is None:
+        return environment
+    return changing(environment, spec.change_every, spec.change_seed)
 
 
 # What else decides a score, beside the game.
@@ -95,7 +139,6 @@ _STAMPED = {
     "two_colours": ("swap_period", "respawn"),
     "minatar": ("sticky_actions", "full_action_space", "max_episode_frames", "ramping"),
 }
-_CHANGES = ("change_every", "change_seed")
 
 
 def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
