@@ -21,7 +21,7 @@ from scripts.output import Output, OutputLost
 _BENCH_CONFIG = "atari/quickstart"
 _LONGEST_LINE = 300  # of a refusal: a screen or two; what goes beyond is a value that was given
 _LONGEST_REASON = 2_000  # of a failed run, with its folder, or the names of many failed trials
-_OURS = ("agents", "actors", "learner", "configs", "scripts")
+_OURS = ("agents", "actors", "learner", "configs", "scripts", "bmg")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from learner.run_folder import keep_traceback, write_json
 from scripts.check import RunFailed, environment_spec
 from scripts.evaluation_display import EvaluationDisplay
 from scripts.output import say
+from scripts.trained import Trained
 from scripts.video import write_video
 
 _ENVIRONMENTS = 10  # side by side
@@ -30,11 +31,9 @@ _ENVIRONMENTS = 10  # side by side
 class Game:
     """Plays a run's agents, and writes what came of each beside it."""
 
-    def __init__(
-        self, path: Path, config: Config, policy: str, seed: int, num_actions: int
-    ) -> None:
+    def __init__(self, path: Path, config: Config, policy: str, seed: int) -> None:
         self._path, self._config = path, config
-        self._policy, self._seed, self._num_actions = policy, seed, num_actions
+        self._policy, self._seed = policy, seed
         self._spec = evaluation_spec(config)
 
     def file(self, progress: Progress, *, at: bool) -> Path:
@@ -53,8 +52,7 @@ class Game:
 
     def play(
         self,
-        agents: Sequence[Params],
-        progress: Progress,
+        trained: Trained,
         episodes: int,
         *,
         at: bool,
@@ -63,8 +61,7 @@ class Game:
         """Plays, prints and writes.
 
         Args:
-            agents: one, or that of each seed of a program.
-            progress: of their training.
+            trained: the agents.
             episodes: of each of them.
             at: whether it is a snapshot.
             video: where to film one more episode, of the first of them.
@@ -72,7 +69,7 @@ class Game:
         Raises:
             RunFailed: the environment raised.
         """
-        config = self._config
+        config, agents, progress = self._config, trained.agents, trained.progress
         title = f"{config.env.game}, {progress.frames:,} frames"
         played: list[Episode] = []
         cut = 0
@@ -102,7 +99,7 @@ class Game:
             "protocol": {
                 **protocol(self._spec, config.env.reward_clip),
                 "max_episode_frames": self._spec.max_episode_frames,
-                "actions": self._num_actions,
+                "actions": trained.probe.num_actions,
             },
             "returns": scores.tolist(),
             "lengths": [episode.frames for episode in played],

@@ -36,6 +36,8 @@ _SEEDS_OF_FULL_POINTS = 100
 def use_all_cores(devices: int, seeds: int) -> None:
     """Makes a JAX device of each core of the CPU that may be used; before JAX looks for devices.
 
+    Where it has looked already, in a notebook say, what it has found is used.
+
     Products of such small matrices are not worth being split between threads, so none are.
 
     Args:
@@ -45,7 +47,10 @@ def use_all_cores(devices: int, seeds: int) -> None:
     everywhere = hasattr(os, "sched_getaffinity")  # not on macOS
     cores = len(os.sched_getaffinity(0)) if everywhere else os.cpu_count() or 1
     wanted = min(devices or cores, cores, seeds)
-    jax.config.update("jax_num_cpu_devices", wanted)
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:
+        return
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
