@@ -4,6 +4,7 @@ import copy
 import difflib
 import functools
 import importlib.resources
+import re
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -229,7 +230,38 @@ def name_of(source: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
 
 
-def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def sources(source: str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Where each value comes from that is no default, by dotted key.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    found: dict[str, str] = {}
+    for name, keys in _layers(source):
+        found |= dict.fromkeys(flat(keys), name)
+    for override in overrides:
+        key, value = parse_override(override)
+        found |= dict.fromkeys(flat({key: value}), "command line")
+    return found
+
+
+def purpose(name: str) -> str:
+    """What a named configuration is for: the first sentence of its file."""
+    text = importlib.resources.files("configs").joinpath(f"{name}.yaml").read_text("utf-8")
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return re.split(r"\.(?= [A-Z`]|$)", " ".join(lines))[0]
+
+
+def _read(source: str) -> dict[str, Any]:
+    return functools.reduce(_merge, (keys for _, keys in _layers(source)))
+
+
+def _layers(source: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """What a configuration is made of, its bases first, each with what names it."""
     seen = (*seen, source)
     if source in named_configs():
         keys = read_named(source)
@@ -243,10 +275,10 @@ def _read(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"no configuration named {source!r}; {hint}, or give a .yaml file")
     base = keys.pop("base", None)
     if base is None:
-        return keys
+        return [(source, keys)]
     if not isinstance(base, str) or base in seen:
         raise ConfigError(f"base={base} in {source}: must name another configuration")
-    return _merge(_read(base, seen), keys)
+    return [*_layers(base, seen), (source, keys)]
 
 
 def read_named(name: str) -> dict[str, Any]:

@@ -49,12 +49,25 @@ def _parser() -> argparse.ArgumentParser:
         "Trains an agent into a run folder.",
         "bmg train atari/quickstart env.game=breakout total_frames=1000000 --run-dir runs/b",
     )
-    train.add_argument("config", help="a name under configs/ or the path of a YAML file")
+    train.add_argument(
+        "config", nargs="?", help="a name under configs/ (`bmg configs`) or the path of a YAML file"
+    )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="dotted configuration keys"
     )
     train.add_argument("--run-dir", type=_path, help="default: runs/NAME-DATE-TIME")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
+    train.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN_DIR",
+        help="go on with that run, with its own configuration, or with CONFIG in --run-dir",
+    )
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="checks, prints the resolved configuration and what would start, and starts nothing",
+    )
 
     evaluate = command(
         "evaluate",
@@ -143,6 +156,14 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="lists the trials and estimates their time"
     )
 
+    configs = command(
+        "configs",
+        "Lists configurations, or prints one resolved, with the source of each value.",
+        "bmg configs atari/bmg env.game=breakout",
+    )
+    configs.add_argument("config", nargs="?", help="a name under configs/ or a YAML file")
+    configs.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+
     command("games", "Lists the 57 Atari games with their scores.", "bmg games")
     return parser
 
@@ -160,7 +181,30 @@ def _parse() -> argparse.Namespace:
     if options.command == "bench" and "=" in options.config:  # CONFIG was left out
         options.overrides = [options.config, *options.overrides]
         options.config = _BENCH_CONFIG
+    if options.command == "train":
+        _settle_resume(parser, options)
     return options
+
+
+def _settle_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Tells the folder behind `--resume` from a CONFIG or a KEY=VALUE that stands there.
+
+    Then `resume` says whether, `run_dir` where, and `config` by which configuration.
+    """
+    named, words = options.resume, options.overrides
+    if options.config is not None and "=" in options.config and not os.path.exists(options.config):
+        options.config, words = None, [options.config, *words]
+    if named and "=" in named and not os.path.exists(named):
+        named, words = "", [named, *words]
+    if named and options.run_dir is not None and options.config is None:
+        options.config, named = named, ""
+    options.resume, options.overrides = named is not None, words
+    if named:
+        if options.run_dir is not None or options.config is not None:
+            parser.error("--resume RUN_DIR takes the run's own configuration: leave out CONFIG")
+        options.run_dir = _path(named)
+    if options.config is None and not (options.resume and options.run_dir):
+        parser.error("CONFIG is missing (`bmg configs` lists them), or --resume RUN_DIR")
 
 
 def _path(text: str) -> str:
@@ -189,14 +233,16 @@ def _seed(text: str) -> int:
 
 def _prints_its_result(options: argparse.Namespace) -> bool:
     """Whether what a command prints is all that comes of it; others leave it in a folder."""
-    return options.command in ("bench", "games") or getattr(options, "dry_run", False)
+    return options.command in ("bench", "configs", "games") or getattr(options, "dry_run", False)
 
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "train":
         from scripts.train import train
 
-        return train(options.config, options.overrides, options.run_dir, options.resume)
+        return train(
+            options.config, options.overrides, options.run_dir, options.resume, options.dry_run
+        )
     if options.command == "evaluate":
         from scripts.evaluate import evaluate
 
@@ -225,6 +271,10 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         frames = None if options.frames is None else frames_of("--frames", options.frames)
         return report(options.run_dirs, options.out, options.mix, frames, options.published)
+    if options.command == "configs":
+        from scripts.configs import configs
+
+        return configs(options.config, options.overrides)
     from scripts.games import games
 
     return games()

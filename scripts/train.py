@@ -5,19 +5,38 @@ from pathlib import Path
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
+from learner.run_folder import configuration_of
 from scripts import jax_environment, plugins
 from scripts.check import check, keys_without_effect
+from scripts.configs import print_plan
 from scripts.folders import check_run_folder, new_folder
 from scripts.resuming import check_same_run, check_schedule, with_own_schedule
 
 
-def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) -> int:
+def train(
+    source: str | None,
+    overrides: list[str],
+    run_dir: str | None,
+    resume: bool,
+    dry_run: bool = False,
+) -> int:
     """Trains, and returns the exit status: 0, or 128 + the signal that ended the run.
+
+    Args:
+        source: a configuration; None: that of the run in `run_dir`, which goes on.
+        overrides: `dotted.key=value`.
+        run_dir: None: a new folder.
+        resume: whether to go on with what is there.
+        dry_run: only prints what would be trained.
 
     Raises:
         ConfigError: nothing was created or started.
         RunFailed: the run folder says `failed`.
     """
+    if source is None:
+        assert run_dir is not None
+        check_run_folder(Path(run_dir), resume=True)
+        source = str(configuration_of(Path(run_dir)))
     config = config_load.load(source, overrides, plugins.import_all)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
@@ -26,6 +45,8 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
         check(config)
         if resume:
             raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
+        if dry_run:
+            return print_plan(config, source, overrides, None)
         with new_folder(config.name) as path:
             return _start(config, path, resume, overrides)
     path = Path(run_dir)
@@ -34,6 +55,8 @@ def train(source: str, overrides: list[str], run_dir: str | None, resume: bool) 
     if resume:
         check_same_run(config, path)
         check_schedule(config, path)
+    if dry_run:
+        return print_plan(config, source, overrides, path)
     return _start(config, path, resume, overrides)
 
 

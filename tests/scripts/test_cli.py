@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
-from configs.load import load
+from configs.load import ConfigError, load, named_configs, purpose
 from scripts import cli
 from scripts.check import keys_without_effect
+from scripts.configs import configs
+from scripts.train import train
 
 _ESCAPES = "\x1b[31mred\x1b[0m"
 
@@ -111,3 +113,79 @@ def test_meta_keys_that_act_nowhere():
     # A value head is learned under the outer hyper-parameters by any algorithm.
     head = ("agent.algorithm=impala", "agent.outer_value_head=true")
     assert told(*head, *typed) == ["meta.bootstrap_steps"]
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "overrides", "run_dir", "resume"),
+    [
+        ("c", "c", [], None, False),
+        ("c --run-dir r", "c", [], "r", False),
+        ("c seed=1 --run-dir r --resume seed=2", "c", ["seed=2", "seed=1"], "r", True),
+        ("c --run-dir r --resume", "c", [], "r", True),
+        ("--resume c --run-dir r", "c", [], "r", True),
+        ("--resume r", None, [], "r", True),
+        ("--resume r seed=1", None, ["seed=1"], "r", True),
+        ("seed=1 --resume r", None, ["seed=1"], "r", True),
+        ("--run-dir r --resume", None, [], "r", True),
+        ("--run-dir r --resume seed=1 name=x", None, ["seed=1", "name=x"], "r", True),
+    ],
+)
+def test_what_stands_behind_resume(monkeypatch, words, config, overrides, run_dir, resume):
+    monkeypatch.setattr(sys, "argv", ["bmg", "train", *words.split()])
+    options = cli._parse()
+    assert options.config == config
+    assert sorted(options.overrides) == sorted(overrides)
+    assert (options.run_dir, options.resume) == (run_dir, resume)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("", "CONFIG is missing"),
+        ("--resume", "CONFIG is missing"),
+        ("seed=1", "CONFIG is missing"),
+        ("c --resume r --run-dir r", "leave out CONFIG"),
+        ("c --resume r", "leave out CONFIG"),
+    ],
+)
+def test_what_is_not_enough_to_train(monkeypatch, capsys, words, part):
+    monkeypatch.setattr(sys, "argv", ["bmg", "train", *words.split()])
+    with pytest.raises(SystemExit, match="2"):
+        cli._parse()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert part in line
+
+
+@pytest.mark.parametrize("name", ["catch/stacx", "two_colours/bmg", "atari/bmg"])
+def test_a_printed_configuration_is_that_configuration(tmp_path, capsys, name):
+    """With the source of each value beside it."""
+    assert configs(name, ["seed=3"]) == 0
+    text = capsys.readouterr().out
+    file = tmp_path / f"{name.replace('/', '-')}.yaml"
+    file.write_text(text)
+    assert load(str(file)) == load(name, ["seed=3"])
+    assert "seed: 3  # command line" in text
+    if name == "catch/stacx":
+        assert "  suite: catch  # catch/impala\n" in text
+        assert "  algorithm: stacx  # catch/stacx\n" in text
+        assert "  matching: l2  # agent.algorithm=stacx\n" in text
+        assert "  noop_max: 30  # default\n" in text
+
+
+def test_each_configuration_says_what_it_is_for(capsys):
+    assert configs(None, []) == 0
+    shown = capsys.readouterr().out
+    for name in named_configs():
+        assert name in shown
+        assert len(purpose(name)) > 20, name
+
+
+def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train("two_colours/bmg", ["seeds=5"], None, False, dry_run=True) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-3].startswith("# would train 5 seeds x 10,000,000 frames in ")
+    assert shown[-1] == "# into runs/two_colours-bmg-DATE-TIME"
+    with pytest.raises(ConfigError, match=r"learner.batch_size=7"):
+        train("catch/impala", ["learner.batch_size=7"], "r", False, dry_run=True)
+    assert list(tmp_path.iterdir()) == []

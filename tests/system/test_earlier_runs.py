@@ -29,8 +29,8 @@ def test_it_goes_on_and_is_evaluated(runs, name):
     run, (before, total) = runs / name, _FRAMES[name]
     earlier = read_metrics(run)[0][-1]
     assert earlier["frames"] == before
-    options = ["--resume", f"total_frames={total}", "evaluation.max_episode_frames=40"]
-    trained = bmg("train", run / "config.yaml", "--run-dir", run, *options)
+    options = [f"total_frames={total}", "evaluation.max_episode_frames=40"]
+    trained = bmg("train", "--resume", run, *options)
     assert trained.returncode == 0, trained.stderr
     lines = read_metrics(run)[0]
     later = next(line for line in lines if line["frames"] > before)
