@@ -5,7 +5,7 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from actors.environments import atari_games
@@ -50,20 +50,25 @@ def all_faults(config: Config) -> list[str]:
     return _faults(config, _FIRST_CHECKS) or _faults(config, _CHECKS)
 
 
-def keys_without_effect(config: Config, overrides: Sequence[str]) -> list[str]:
-    """Keys of `meta` that overrides set, where no hyper-parameter is learned."""
-    if config.learns or config.agent.algorithm in added("agent.algorithm"):
-        return []
+def keys_without_effect(config: Config, overrides: Sequence[str]) -> dict[str, str]:
+    """Keys that overrides set and that act nowhere in this run, and why."""
     keys = dict.fromkeys(override.partition("=")[0] for override in overrides)
-    # An outer value head is learned under meta.outer by whatever algorithm.
-    acts = "meta.outer" if config.agent.outer_value_head else "none"
-    return [key for key in keys if key.split(".")[0] == "meta" and not key.startswith(acts)]
+    ignored: dict[str, str] = {}
+    if config.runs_on_device:
+        of_actors = [k for k in keys if k.startswith("actors.") and k != "actors.runtime"]
+        ignored |= dict.fromkeys(of_actors, "actors.runtime=on_device has no actors")
+    if not config.learns and config.agent.algorithm not in added("agent.algorithm"):
+        # An outer value head is learned under meta.outer by whatever algorithm.
+        acts = "meta.outer" if config.agent.outer_value_head else "none"
+        of_meta = [k for k in keys if k.split(".")[0] == "meta" and not k.startswith(acts)]
+        ignored |= dict.fromkeys(of_meta, "no hyper-parameter is learned")
+    return ignored
 
 
-def say_without_effect(keys: Iterable[str]) -> None:
+def say_without_effect(keys: Mapping[str, str]) -> None:
     """Warns of keys that were given and act nowhere; once it is known that the run starts."""
-    for key in keys:
-        _log.warning("bmg: %s acts nowhere: this run learns no hyper-parameter", key)
+    for key, why in keys.items():
+        _log.warning("bmg: %s acts nowhere: %s", key, why)
 
 
 def faults_of_game(config: Config) -> list[str]:

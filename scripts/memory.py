@@ -1,15 +1,23 @@
 """Whether a run can fit into this machine's memory, before anything of it is created."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import psutil
 
+from actors.environments.device import DeviceEnvironment
+from agents.algorithm import Algorithm
+from agents.networks import Heads, Network, make_network
 from configs.load import ConfigError
 from configs.schema import Config
+from scripts import on_device
 from scripts.build import Probe, composition, unroll_bytes
 
 _ACTOR_BYTES = 64 * 2**20  # of an actor's process; in truth it takes more, before its first step
+_SIZES = ("learner.batch_size", "learner.unroll_length")
 _EMULATOR_BYTES = 2**19  # of a game of Atari; about 1.5 MB were measured
 
 
@@ -21,16 +29,24 @@ class Need(NamedTuple):
     keys: tuple[str, ...]  # that decide it
 
 
-def check_memory(config: Config, probe: Probe) -> None:
+def check_memory(config: Config, probe: Probe, network: Network) -> None:
     """Refuses a run that surely takes more memory than this machine has.
 
-    Only what is there at the same time at the least is counted: no activations of a network, no
-    copies. So a run that is not refused may still be too large.
+    Only what is there at the same time at the least is counted, no copies. So a run that is not
+    refused may still be too large.
+
+    Args:
+        config: of the run.
+        probe: of its environment.
+        network: of its agent.
 
     Raises:
         ConfigError: one line with the sum and the keys that decide it.
     """
-    require(config, _needs(config, probe), memory_bytes())
+    each = _activation_bytes(network, probe.observation_shape, probe.observation_dtype)
+    observations = config.part_of_process().learner.batch_size * (config.learner.unroll_length + 1)
+    activations = Need("activations", observations * each, _SIZES)
+    require(config, [*_needs(config, probe), activations], memory_bytes())
     actors = config.actors
     if actors.runtime == "ray" and actors.ray_address is None:
         wanted = actors.count * actors.unrolls_in_flight * unroll_bytes(config, probe)
@@ -38,6 +54,54 @@ def check_memory(config: Config, probe: Probe) -> None:
         store = Need("Ray's object store", store_bytes(config, wanted), keys)
         available = psutil.virtual_memory().available  # all of which Ray sets aside at once
         require(config, [store], min(available, memory_bytes()))
+
+
+def check_on_device(config: Config, environment: DeviceEnvironment, algorithm: Algorithm) -> None:
+    """As `check_memory`, where the environment runs on the learner's device.
+
+    Args:
+        config: of the run.
+        environment: of it.
+        algorithm: of all its seeds.
+
+    Raises:
+        ConfigError: one line with the sum and the keys that decide it.
+    """
+    keys = ("seeds", "learner.unroll_length", "meta.hidden", "meta.bootstrap_steps")
+    state = on_device.state_bytes(algorithm, config.seeds)
+    needs = [Need("the state of all seeds", state, keys)]
+    learner, observations = config.learner, config.learner.unroll_length
+    shape, dtype = environment.observation_shape, environment.observation_dtype
+    if not config.is_on_policy:
+        observations = learner.batch_size * (learner.unroll_length + 1)
+        batches = algorithm.online * observations * math.prod(shape) * np.dtype(dtype).itemsize
+        steps = ("meta.inner_steps", "meta.bootstrap_steps")
+        needs.append(Need("batches", batches, (*_SIZES, *steps)))
+    elif config.learns:  # those of all inner steps are kept
+        observations *= config.meta.inner_steps
+    if not config.agent.algorithm.startswith("q_lambda"):
+        heads = Heads(config.agent.auxiliary_heads, config.agent.auxiliary_layers)
+        network = make_network(config.agent.network, environment.num_actions, shape, dtype, heads)
+        each = _activation_bytes(network, shape, dtype)
+        steps = ("meta.inner_steps",) if config.is_on_policy else ()
+        needs.append(Need("activations", observations * each, (*_SIZES, *steps)))
+    require(config, needs, memory_bytes())
+
+
+def _activation_bytes(network: Network, shape: tuple[int, ...], dtype: Any) -> int:
+    """What the network keeps of an observation for its gradient, in this machine's memory."""
+    if jax.local_devices()[0].platform != "cpu":
+        return 0
+
+    def kept(observations: int) -> int:
+        batch = jax.ShapeDtypeStruct((observations, *shape), dtype)
+        params = jax.eval_shape(network.init, jax.random.key(0))
+        backwards = jax.eval_shape(
+            lambda p, x: jax.vjp(lambda p: network.apply(p, x), p)[1], params, batch
+        )
+        return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(backwards))
+
+    return kept(3) - kept(2)  # without the parameters
 
 
 def store_bytes(config: Config, wanted: int) -> int:
@@ -51,9 +115,8 @@ def _needs(config: Config, probe: Probe) -> list[Need]:
     # Beside the observation of each step: action, reward, discount, validity and the logits.
     unroll = unroll_bytes(config, probe) // envs + steps * (13 + 4 * probe.num_actions)
     batches = parts.online_batches + parts.bootstrap_batches
-    sizes = ("learner.batch_size", "learner.unroll_length")
     many = ("meta.inner_steps", "meta.bootstrap_steps") if batches > 1 else ()
-    needs = [Need("batches", batches * part.learner.batch_size * unroll, (*sizes, *many))]
+    needs = [Need("batches", batches * part.learner.batch_size * unroll, (*_SIZES, *many))]
     if parts.needs_replay:
         played = config.updates_of(config.total_frames) * part.new_unrolls * unroll
         replayed = min(config.replay.max_bytes, played)

@@ -1,6 +1,5 @@
 """From a `Config` to a learner of many seeds whose environment runs on its device."""
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -168,11 +167,3 @@ def state_bytes(algorithm: Algorithm, seeds: int) -> int:
     """Size of the learner's state of all seeds, the trajectories that it holds included."""
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     return seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-
-
-def batch_bytes(config: Config, environment: DeviceEnvironment) -> int:
-    """Size of the observations of one batch, which are nearly all of it."""
-    each = (
-        math.prod(environment.observation_shape) * jnp.dtype(environment.observation_dtype).itemsize
-    )
-    return config.learner.batch_size * (config.learner.unroll_length + 1) * each

@@ -1,12 +1,10 @@
 """`bmg train` where the environment runs on the learner's device: all seeds in one program."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.environments.device import DeviceEnvironment
-from agents.algorithm import Algorithm
 from configs.schema import Config
 from learner.run_folder import SEEDS
 from scripts import jax_environment, memory, on_device, runtime
@@ -17,31 +15,14 @@ from scripts.record import Record, loop_settings, open_checkpoints, starting_poi
 from scripts.resuming import keep_schedule, with_own_schedule
 
 
-def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algorithm) -> None:
-    """Refuses a run that surely does not fit into this machine's memory.
-
-    Raises:
-        ConfigError: one line with the sum and the keys that decide it.
-    """
-    keys = ("seeds", "learner.unroll_length", "meta.hidden", "meta.bootstrap_steps")
-    state = on_device.state_bytes(algorithm, config.seeds)
-    needs = [memory.Need("the state of all seeds", state, keys)]
-    if not config.is_on_policy:
-        batch = on_device.batch_bytes(config, environment)
-        steps = ("meta.inner_steps", "meta.bootstrap_steps")
-        keys = ("learner.batch_size", "learner.unroll_length", *steps)
-        needs.append(memory.Need("batches", algorithm.online * batch, keys))
-    memory.require(config, needs, memory.memory_bytes())
-
-
-def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
+def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, str]) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
     Args:
         config: of the run.
         path: of its folder.
         resume: whether to go on with what is there.
-        without_effect: keys that were given and act nowhere.
+        without_effect: keys that were given and act nowhere, and why.
 
     Raises:
         ConfigError: nothing was created.
@@ -58,7 +39,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
 
     environment = on_device.build_environment(config.env)
     algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
-    check_memory(config, environment, algorithm)
+    memory.check_on_device(config, environment, algorithm)
     learner = on_device.build_seeds_learner(config, algorithm)
     say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,14 @@ from scripts.resuming import keep_schedule, say_if_schedule_moved, with_own_sche
 from scripts.runtime import StopSignals
 
 
-def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
+def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, str]) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
     Args:
         config: of the run.
         path: of its folder.
         resume: whether to go on with what is there.
-        without_effect: keys that were given and act nowhere.
+        without_effect: keys that were given and act nowhere, and why.
 
     Raises:
         ConfigError: nothing was created or started.
@@ -48,8 +48,8 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     _join(config)
     jax_environment.require_device()
     probe = build.probe_environment(config)
-    memory.check_memory(config, probe)
     agent = build.build_agent(with_own_schedule(config, path), probe)
+    memory.check_memory(config, probe, agent.network)
     say_without_effect(without_effect)
     build.say_if_network_is_another(config, probe)
     follows = config.learner.process > 0

@@ -14,7 +14,7 @@ from agents.networks import make_network
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
-from scripts import jax_environment, on_device, runtime
+from scripts import jax_environment, memory, on_device, runtime
 from scripts.bench.machine import machine, rate
 from scripts.check import check
 from scripts.settings import make_settings
@@ -44,6 +44,9 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
     runtime.use_compilation_cache()
     jax_environment.require_device()
+    environment = on_device.build_environment(config.env)
+    algorithm = on_device.build_algorithm(config, environment)
+    memory.check_on_device(config, environment, algorithm)
     programs = _programs(source, overrides, config)
     # The configuration itself is in each series, under a name of its own: one program, timed once.
     rates: dict[Callable[[], int], list[float]] = {work: [] for work in programs.values()}

@@ -34,8 +34,8 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     runtime.use_compilation_cache()
     jax_environment.require_device()
     probe = build.probe_environment(config)
-    memory.check_memory(config, probe)
     agent = build.build_agent(config, probe)
+    memory.check_memory(config, probe, agent.network)
     stages = {
         "environment": _environment(config),
         "environment_and_policy": _acting(config, agent),

@@ -47,7 +47,7 @@ def sweep(
     require_what_they_name(planned)
     ignored = [keys_without_effect(config, overrides) for _, config in planned]
     for key in sorted(set.intersection(*map(set, ignored))):
-        _log.warning("bmg: %s acts nowhere: no trial learns a hyper-parameter", key)
+        _log.warning("bmg: %s acts nowhere, in no trial: %s", key, ignored[0][key])
     if dry_run:
         from scripts.sweep.dry_run import list_trials
 

@@ -99,11 +99,11 @@ def test_all_faults_are_told_a_line_each(refused):
     ]
 
 
-def test_meta_keys_that_act_nowhere():
-    """Only those that were typed: a file's own meta group is no fault."""
+def test_keys_that_act_nowhere():
+    """Only those that were typed: a file's own groups are no fault."""
 
     def told(*overrides):
-        return keys_without_effect(load("catch/bmg", overrides), overrides)
+        return list(keys_without_effect(load("catch/bmg", overrides), overrides))
 
     typed = ("meta.bootstrap_steps=3", "meta.outer.discount=0.9", "meta.bootstrap_steps=2")
     assert told("agent.algorithm=impala", *typed) == ["meta.bootstrap_steps", "meta.outer.discount"]
@@ -113,6 +113,9 @@ def test_meta_keys_that_act_nowhere():
     # A value head is learned under the outer hyper-parameters by any algorithm.
     head = ("agent.algorithm=impala", "agent.outer_value_head=true")
     assert told(*head, *typed) == ["meta.bootstrap_steps"]
+    on_device = ("actors.runtime=on_device", "actors.count=8", "actors.ray_address=auto")
+    assert told(*on_device) == ["actors.count", "actors.ray_address"]
+    assert told(*on_device[1:]) == []
 
 
 @pytest.mark.parametrize(

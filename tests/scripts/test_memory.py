@@ -6,7 +6,6 @@ import pytest
 from configs.load import ConfigError, load, named_configs
 from scripts import build, memory, on_device
 from scripts.check import check
-from scripts.train_on_device import check_memory
 
 
 def _check(source, overrides=()):
@@ -14,9 +13,11 @@ def _check(source, overrides=()):
     check(config)
     if config.runs_on_device:
         environment = on_device.build_environment(config.env)
-        check_memory(config, environment, on_device.build_algorithm(config, environment))
+        algorithm = on_device.build_algorithm(config, environment)
+        memory.check_on_device(config, environment, algorithm)
     else:
-        memory.check_memory(config, build.probe_environment(config))
+        probe = build.probe_environment(config)
+        memory.check_memory(config, probe, build.build_agent(config, probe).network)
 
 
 @pytest.mark.parametrize("name", [n for n in named_configs() if not n.startswith("ablations/")])
@@ -48,6 +49,9 @@ def test_shipped_configurations_fit(name):
             ["actors.runtime=in_process", "actors.count=10000", "actors.envs_per_actor=32"],
             ["actors.count=10000"],
         ),
+        ("catch/impala", ["learner.unroll_length=1e6"], ["learner.unroll_length", "activations"]),
+        ("minatar/impala", ["learner.unroll_length=1e5"], ["learner.unroll_length", "activations"]),
+        ("two_colours/bmg", ["meta.inner_steps=1e6"], ["meta.inner_steps=1000000", "activations"]),
         ("two_colours/bmg", ["learner.unroll_length=1e9"], ["learner.unroll_length=1000000000"]),
         ("two_colours/bmg", ["meta.hidden=[100000,1000000]"], ["meta.hidden=[100000, 1000000]"]),
         ("two_colours/q_lambda_bmg", ["meta.bootstrap_steps=1e9"], ["meta.bootstrap_steps=100000"]),
