@@ -259,6 +259,12 @@ def raylet() -> tuple[int | None, str]:
     return None, os.devnull
 
 
+def own_head() -> int | None:
+    """The process of the head that `connect` has started; None: not found."""
+    children = psutil.Process().children(recursive=True)
+    return next((child.pid for child in children if child.name() == "gcs_server"), None)
+
+
 def head() -> str:
     """host:port at which the cluster's head node answers."""
     return ray.get_runtime_context().gcs_address

@@ -1,6 +1,7 @@
 """Ray around a run: joined or started where the configuration wants it, and left again."""
 
 import math
+from pathlib import Path
 
 from configs.load import ConfigError
 from configs.schema import Config
@@ -41,13 +42,14 @@ def connect(config: Config, probe: Probe) -> None:
         raise ConfigError("actors.device=gpu: Ray finds no GPU on this machine; use cpu")
 
 
-def watched(config: Config) -> tuple[int | None, str, str]:
+def watched(config: Config, path: Path) -> tuple[int | None, str, str, Path, int | None]:
     """What ends this process when it ends, for `ray_watch`."""
     if config.actors.runtime != "ray":
-        return None, "", ""
+        return None, "", "", path, None
     from actors import cluster
 
-    return *cluster.raylet(), cluster.head() if config.actors.ray_address else ""
+    head = cluster.head() if config.actors.ray_address else ""
+    return *cluster.raylet(), head, path, cluster.own_head()
 
 
 def disconnect(config: Config) -> None:

@@ -1,5 +1,8 @@
 """A small process beside a training that says so, and notes it, when Ray has ended the training.
 
+Of a Ray of the training's own it also ends what has been suspended for long, since the training
+would wait for it for ever.
+
 Ray ends the process that uses it at once, in C++, when the node process beside it (the raylet) is
 gone: killed, out of memory, stopped by `ray stop`. Nothing in that process can say or save anything
 then. This one runs without any package, so that it costs 10 MiB and starts in milliseconds.
@@ -21,6 +24,9 @@ from typing import Any
 
 _TAIL_BYTES = 65_536  # of a file whose last lines are read
 _ANSWER_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+# A process that is merely slow is not suspended, so this can be short; docs/run_folder.md.
+_SUSPENDED_LOOKS = 30
 _ENDED = b"."  # what a process says that ends by itself
 # What Ray's log of a process says before it ends the process for want of a raylet, or of a head.
 _RAY_HAS_ENDED_IT = re.compile(rb"connection to the plasma store is failed|local [Rr]aylet")
@@ -38,7 +44,9 @@ _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
 
 @contextlib.contextmanager
-def watched(raylet: int | None, log: str, head: str, folder: Path) -> Iterator[None]:
+def watched(
+    raylet: int | None, log: str, head: str, folder: Path, own_head: int | None = None
+) -> Iterator[None]:
     """Around everything that uses Ray.
 
     Args:
@@ -46,11 +54,12 @@ def watched(raylet: int | None, log: str, head: str, folder: Path) -> Iterator[N
         log: the file in which Ray says what it does in this process.
         head: host:port of a cluster that was joined; empty for one of the training's own.
         folder: of the run, whose summary.json is to say `failed`, or of a sweep.
+        own_head: the head's process of one of the training's own, where it is known.
     """
     if raylet is None or not hasattr(os, "pidfd_open"):  # which only Linux has
         yield
         return
-    arguments = json.dumps([__file__, str(raylet), log, head, str(folder)])
+    arguments = json.dumps([__file__, str(raylet), log, head, str(folder), str(own_head or 0)])
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _START],
         env={**os.environ, _ARGUMENTS: arguments},
@@ -67,13 +76,17 @@ def watched(raylet: int | None, log: str, head: str, folder: Path) -> Iterator[N
         watcher.wait()
 
 
-def _watch(raylet: int, log: Path, head: str, folder: Path) -> None:
-    ray_first = _ends_first(raylet)
+def _watch(raylet: int, log: Path, head: str, folder: Path, own_head: int) -> None:
+    # What others have started they may suspend.
+    own = [] if head else [raylet, *([own_head] if own_head else [])]
+    ray_first, suspended = _ends_first(raylet, own)
     if os.read(0, 1) == _ENDED:
         return
     said = _tail(log)
     if _WITHOUT_HEAD.search(said):
         gone = f"Ray's head (gcs_server){f' at {head}' if head else ''} is gone"
+    elif suspended:
+        gone = f"Ray's node process (raylet) was suspended for {_SUSPENDED_LOOKS} s"
     elif ray_first or _RAY_HAS_ENDED_IT.search(said):
         gone = "Ray's node process (raylet) has ended"
     elif head and not _answers(head):
@@ -99,26 +112,46 @@ def _answers(head: str) -> bool:
     return True
 
 
-def _ends_first(raylet: int) -> bool:
-    """Waits until the raylet or the training ends; whether it was the raylet.
+def _ends_first(raylet: int, own: list[int]) -> tuple[bool, bool]:
+    """Waits until the raylet or the training ends; whether it was the raylet, and was suspended.
 
     Ray's processes are killed when the one that started them ends, so both may have ended before
     this one wakes up. The kernel reports events in their order. A killed training closes its end
     of the pipe only when its last thread and its memory are gone; but when its main thread ends,
     this process gets a signal at the same moment as the raylet. (The other way round the training
     can be the faster one, too: it ends as soon as the first connection breaks. Its log tells.)
+
+    Args:
+        raylet: its process.
+        own: processes that are killed when they are suspended for long.
     """
     orphaned = _signal_of_orphans()
     try:
         ended = os.pidfd_open(raylet)
     except ProcessLookupError:
-        return True
+        return True, False
     events = select.epoll()
     events.register(0, select.EPOLLIN | select.EPOLLHUP)
     events.register(orphaned, select.EPOLLIN)
     events.register(ended, select.EPOLLIN)
-    ((first, _),) = events.poll(maxevents=1)
-    return first == ended
+    looks, killed = dict.fromkeys(own, 0), set[int]()
+    while not (found := events.poll(_LOOK_SECONDS, 1)):
+        for process in looks:
+            # Whoever suspends the training with it means to go on with both.
+            alone = _is_suspended(process) and not _is_suspended(os.getppid())
+            looks[process] = looks[process] + 1 if alone else 0
+            if looks[process] >= _SUSPENDED_LOOKS:
+                killed.add(process)
+                os.kill(process, signal.SIGKILL)
+    return found[0][0] == ended, raylet in killed
+
+
+def _is_suspended(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "T"
 
 
 def _signal_of_orphans() -> int:
@@ -175,4 +208,4 @@ def _tail(path: Path) -> bytes:
 
 
 if __name__ == "__main__":
-    _watch(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    _watch(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]))

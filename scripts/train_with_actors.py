@@ -97,7 +97,7 @@ def _lead(
     stop: StopSignals,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
-    with hold(path, resume), ray_watch.watched(*ray_start.watched(config), path):
+    with hold(path, resume), ray_watch.watched(*ray_start.watched(config, path)):
         earlier = config_load.load(str(configuration_of(path))) if resume else config
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)

@@ -104,7 +104,7 @@ def _run_unfinished(
         except RunLocked:
             raise ConfigError(f"--results {folder}: another sweep runs into it") from None
         head = cluster.head() if plan.config.ray_address else ""
-        stack.enter_context(ray_watch.watched(*cluster.raylet(), head, folder))
+        stack.enter_context(ray_watch.watched(*cluster.raylet(), head, folder, cluster.own_head()))
         _write_plan(plan, folder)
         failed: dict[str, str] = {}
         display = stack.enter_context(contextlib.closing(SweepDisplay(plan.name, folder, tasks)))

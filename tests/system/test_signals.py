@@ -113,6 +113,10 @@ end, log, head, folder = sys.argv[1:]
 with watched(node.pid, log, head, Path(folder)):
     time.sleep(1.0)  # until it is watched
     subprocess.run(["pkill", "-KILL", "-f", "ray", "-P", str(os.getpid())], check=False)
+    if end == "suspended":
+        node.send_signal(signal.SIGSTOP)
+        node.wait()  # as for Ray, which never answers
+        os._exit(1)
     if end != "killed":
         node.kill()
         node.wait()
@@ -133,6 +137,7 @@ _GONE = "Ray's node process (raylet) has ended"
         ("by itself", "", "", ""),
         ("killed", "", "", ""),
         ("killed", "W The connection to the plasma store is failed. Terminate", "", _GONE),
+        ("suspended", "", "", "Ray's node process (raylet) was suspended for 30 s"),
         ("killed", "", "127.0.0.1:1", "Ray's head (gcs_server) at 127.0.0.1:1 is gone"),
         ("killed", "E Failed to connect to GCS within 60", "", "Ray's head (gcs_server) is gone"),
     ],
@@ -210,3 +215,20 @@ def test_ray_goes_away_and_the_run_is_resumed_and_ended_while_ray_starts(tmp_pat
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert (folder / "checkpoints" / str(saved)).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_part_of_ray_that_stays_suspended_ends_the_run(tmp_path, name):
+    """It keeps all its connections and answers nothing."""
+    folder = tmp_path / "run"
+    process = start(*_CATCH, _ENDLESS, "checkpoint.every_seconds=1", "--run-dir", folder)
+    wait_for(lambda: len(read_metrics(folder)) >= 8 or process.poll() is not None, what="it learns")
+    (suspended,) = (member for member in _family(process) if member.name() == name)
+    suspended.suspend()
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert name in errors.splitlines()[-1]
+    assert read_summary(folder)["status"] == "failed"
+    saved = max(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+    assert saved > 0
