@@ -27,6 +27,11 @@ class RunFailed(Exception):
     """A run or an evaluation ended with a reason: exit 1, one line."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or XLA, did not get the memory that it asked for."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def environment_spec(env: EnvironmentConfig) -> EnvironmentSpec:
     """The part of the `env` group that an environment is made from."""
     return EnvironmentSpec(**{name: getattr(env, name) for name in EnvironmentSpec._fields})

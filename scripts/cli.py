@@ -337,7 +337,7 @@ def main() -> None:
         from configs.load import ConfigError, ConfigErrors
         from learner.reading import Unreadable
         from learner.run_folder import STORAGE_FAULTS
-        from scripts.check import RunFailed
+        from scripts.check import RunFailed, out_of_memory
 
         try:
             if _prints_its_result(options):
@@ -362,6 +362,11 @@ def main() -> None:
                 status = 1
         except Unreadable as error:
             _complain(f"{options.command} failed: {error}", longest=_LONGEST_REASON)
+            status = 1
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            _complain(f"{options.command} failed: {error or 'no memory is left'}", _LONGEST_REASON)
             status = 1
         except OSError as error:
             if error.errno not in STORAGE_FAULTS and error.filename is None:

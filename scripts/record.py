@@ -26,7 +26,8 @@ from learner.run_folder import (
     replace_text,
 )
 from learner.silence import Silence
-from scripts.check import RunFailed, environment_spec
+from scripts import signals
+from scripts.check import RunFailed, environment_spec, out_of_memory
 from scripts.display import make_display
 from scripts.output import say
 from scripts.runtime import memory_mb
@@ -123,23 +124,26 @@ class Record:
         try:
             yield
             self.note("finished" if progress.frames >= config.total_frames else "interrupted")
-        # OSError: the disk is full, say
-        except (SourceFailed, LearningDiverged, CheckpointError, OSError) as error:
-            reason = f"{error} (after update {progress.updates})"
+        except BaseException as error:
+            interrupted, number = isinstance(error, KeyboardInterrupt), signals.interrupted_by()
+            if interrupted or number is not None:  # for the second time: no checkpoint
+                with signals.without_ctrl_c(), contextlib.suppress(OSError):
+                    self.note("interrupted")
+                if interrupted:
+                    raise
+                raise KeyboardInterrupt(number) from None  # of which a library has made another
+            foreseen = _reason(error)
+            reason = foreseen or f"{type(error).__name__}: {error}"
+            if foreseen:
+                reason += f" (after update {progress.updates})"
             with contextlib.suppress(OSError):
                 self.note("failed", reason=reason)
-            if isinstance(error, SourceFailed):  # of code that is perhaps the user's own
+            # A fault of ours, which follows on the terminal too, or of the user's own code.
+            if not foreseen or isinstance(error, SourceFailed):
                 keep_traceback(self.path, error)
+            if not foreseen:
+                raise
             raise RunFailed(f"{reason}; run folder: {self.path}") from error
-        except KeyboardInterrupt:  # the second one: no checkpoint of this moment
-            with contextlib.suppress(OSError):
-                self.note("interrupted")
-            raise
-        except BaseException as error:  # a fault of ours: its traceback follows
-            with contextlib.suppress(OSError):
-                self.note("failed", reason=f"{type(error).__name__}: {error}")
-            keep_traceback(self.path, error)
-            raise
 
     def note(self, status: Status, **facts: str) -> None:
         """Writes the summary with a status."""
@@ -155,6 +159,19 @@ class Record:
         if self._wandb is not None:
             with contextlib.suppress(Exception):
                 self._wandb.finish()
+
+
+def _reason(error: BaseException) -> str | None:
+    """Why a run has ended, where a user can do something about it."""
+    if out_of_memory(error):
+        said = " ".join(str(error).split()).rstrip(".") or "no memory is left"
+        return (
+            f"{said}: make learner.batch_size, learner.unroll_length, meta.inner_steps or the "
+            "network smaller"
+        )
+    # OSError: the disk is full, say
+    foreseen = isinstance(error, (SourceFailed, LearningDiverged, CheckpointError, OSError))
+    return str(error) if foreseen else None
 
 
 def _facts(config: Config, num_actions: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        signals.forget_interrupt()
         signals.lose_no_interrupt()
         for number in signals.ending():
             signal.signal(number, self._handle)
@@ -48,7 +49,7 @@ class StopSignals:
     def _handle(self, number: int, frame: object) -> None:
         del frame
         if self.received == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt(number)
+            signals.raise_interrupt(number)
         self.received = signal.Signals(number)
 
 

@@ -5,11 +5,14 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 _FINALISED_SECONDS = 0.01
 _undoing: list[Callable[[], None]] = []
+_interrupted_by: int | None = None
 
 
 def ending() -> list[signal.Signals]:
@@ -54,6 +57,39 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
         undo()
 
 
+def raise_interrupt(number: int) -> NoReturn:
+    """Raises KeyboardInterrupt with the number of a signal, which ends this process.
+
+    Libraries, which it leaves in the middle of their work, and their threads have no more to say.
+    """
+    global _interrupted_by
+    _interrupted_by = number
+    threading.excepthook = lambda args: None
+    warnings.simplefilter("ignore")
+    raise KeyboardInterrupt(number)
+
+
+@contextlib.contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Lets nothing interrupt what takes milliseconds: an interrupt in a finaliser comes again."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def forget_interrupt() -> None:
+    """Before work begins: an interrupt of earlier work in this process is none of it."""
+    global _interrupted_by
+    _interrupted_by = None
+
+
+def interrupted_by() -> int | None:
+    """The signal of `raise_interrupt`, whatever a library may have made of the exception."""
+    return _interrupted_by
+
+
 def exit_status(interrupted: KeyboardInterrupt) -> int:
     """As a shell expects it after a signal."""
     return 128 + (interrupted.args[0] if interrupted.args else signal.SIGINT)
@@ -74,10 +110,10 @@ def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
         number = error.args[0] if error.args else signal.SIGINT
         # By another thread: here it would be raised within this function.
         threading.Timer(_FINALISED_SECONDS, os.kill, (os.getpid(), number)).start()
-    else:
+    elif _interrupted_by is None:
         sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del frame
-    raise KeyboardInterrupt(number)
+    raise_interrupt(number)

@@ -7,9 +7,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 from actors.ray_folder import ray_folder
+from configs.load import load
+from learner.loop import Progress
+from scripts.check import RunFailed
+from scripts.train import Record
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 CATCH = (
@@ -76,6 +81,20 @@ def test_meta_learning_that_dies_is_said_once_by_name(tmp_path):
     for said in (result.stderr, (folder / "log.txt").read_text()):
         for name in ("discount", "policy_cost", "value_cost"):
             assert said.count(f"{name} is not being learned: it sits at its bound") == 1
+
+
+def test_a_run_that_gets_no_memory_ends_in_one_line(tmp_path):
+    """XLA asks the system for more than there is."""
+    config = load("catch/impala", ["actors.runtime=in_process"])
+    with (
+        contextlib.closing(Record(config, tmp_path, 3)) as record,
+        pytest.raises(RunFailed, match=r"^RESOURCE_EXHAUSTED: .*: make learner.batch_size, .*"),
+        record.noting_how_it_ends(config, Progress(updates=7)),
+    ):
+        jnp.zeros(2**48, jnp.uint8).block_until_ready()
+    summary = read_summary(tmp_path)
+    assert summary["status"] == "failed"
+    assert summary["reason"].endswith("(after update 7)")
 
 
 @pytest.fixture

@@ -60,6 +60,51 @@ def test_a_second_ctrl_c_during_the_last_save_and_a_hang_up_under_nohup(tmp_path
     assert read_summary(folder)["status"] == "interrupted"
 
 
+_INTERRUPTED_WHILE_IT_SAVES = """
+import logging, os, signal, sys, tempfile, threading, time
+from pathlib import Path
+from typing import Any, NamedTuple
+import numpy as np
+from configs.load import load
+from learner.checkpoint import Checkpoints
+from learner.loop import Progress
+from scripts import runtime, train
+from tests.system.command import read_summary
+class State(NamedTuple):
+    arrays: Any
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+state = State({str(i): np.zeros((64, 64), np.float32) for i in range(100)})
+config = load("catch/impala", ["actors.runtime=in_process", "logging.tensorboard=false"])
+checkpoints = Checkpoints(Path(sys.argv[1], "checkpoints"), 3)
+record = train.Record(config, Path(sys.argv[1]), 3)
+for k in range(12):
+    stop = runtime.StopSignals()
+    signal.raise_signal(signal.SIGINT)  # the first one
+    record.note("running")
+    try:
+        try:
+            threading.Timer(0.01 + 0.025 * k, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with record.noting_how_it_ends(config, Progress(updates=k)):
+                checkpoints.save(state, Progress(updates=k))
+                time.sleep(10.0)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt as error:
+        print(error.args[0], read_summary(Path(sys.argv[1]))["status"])
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+"""
+
+
+def test_an_interrupt_at_any_moment_of_a_save_is_one(tmp_path):
+    """Libraries make other errors of it, and their threads complain."""
+    command = [sys.executable, "-c", _INTERRUPTED_WHILE_IT_SAVES, tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[1:] == ["2 interrupted"] * 12  # the first line: its name
+
+
 _INTERRUPTED_IN_A_FINALISER = """
 import os, signal, time
 from scripts.signals import interrupt
