@@ -15,9 +15,9 @@ from agents.networks import make_network
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
-from scripts import jax_environment, on_device, runtime
+from scripts import few_shot, jax_environment, on_device, runtime
 from scripts.bench import machine
-from scripts.check import check, is_on_policy, learns
+from scripts.check import check, is_few_shot, is_on_policy, learns
 from scripts.settings import make_settings
 
 _ROUNDS = 5  # in which the programs take turns
@@ -58,6 +58,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         return {n.partition("=")[2]: rate for n, rate in median.items() if n.startswith(f"{by}=")}
 
     whole = rates[programs["whole"]]
+    unit = "tasks" if is_few_shot(config) else "environment steps"
     result = {
         "config": source,
         "overrides": overrides,
@@ -67,7 +68,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         "bootstrap_steps": config.meta.bootstrap_steps,
         **machine(),
         "rounds": _ROUNDS,
-        "unit": "environment steps per second, all seeds together",
+        "unit": f"{unit} per second, all seeds together",
         "steps_per_second": {
             **{k: v for k, v in median.items() if "=" not in k},
             "whole_range": [round(min(whole)), round(max(whole))],
@@ -83,7 +84,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
 def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Callable[[], int]]:
     whole = _training(config)
     programs = {"whole": whole}
-    if not config.agent.algorithm.startswith("q_lambda"):
+    if not config.agent.algorithm.startswith("q_lambda") and not is_few_shot(config):
         name = "actor_critic" if is_on_policy(config) else "impala"
         plain = load(source, [*overrides, f"agent.algorithm={name}"])
         programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
@@ -103,6 +104,8 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
 
 
 def _training(config: Config) -> Callable[[], int]:
+    if is_few_shot(config):
+        return _repeated(few_shot.build_few_shot_learner(config, few_shot.build_tasks(config)))
     algorithm = on_device.build_algorithm(config, on_device.build_environment(config.env))
     return _repeated(on_device.build_seeds_learner(config, algorithm))
 

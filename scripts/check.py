@@ -21,6 +21,7 @@ from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.run_folder import LOCK
 
 _FILES = ("config.yaml", "metrics.jsonl", "summary.json", "log.txt", "seeds.npz", LOCK)
+_FEW_SHOT_ALGORITHMS = ("maml", "fomaml", "bmg")
 _ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
 
@@ -102,6 +103,8 @@ def _check_wandb(config: Config) -> None:
 
 
 def _check_where_it_plays(config: Config) -> None:
+    if is_few_shot(config):
+        return  # which plays nowhere
     if runs_on_device(config):
         (_check_on_policy if is_on_policy(config) else _check_playing)(config)
         return
@@ -156,6 +159,11 @@ def is_on_policy(config: Config) -> bool:
     return config.env.suite == "two_colours"
 
 
+def is_few_shot(config: Config) -> bool:
+    """Whether there are tasks to learn instead of a game to play."""
+    return config.env.suite == "few_shot"
+
+
 def _check_runtime(config: Config) -> None:
     allowed, runtime = SUITES[config.env.suite].runtimes, config.actors.runtime
     if runtime not in allowed:
@@ -167,9 +175,17 @@ def _check_runtime(config: Config) -> None:
 def _check_algorithm(config: Config) -> None:
     everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
     allowed = _ON_POLICY_ALGORITHMS if is_on_policy(config) else everywhere
+    if is_few_shot(config):
+        allowed = _FEW_SHOT_ALGORITHMS
     if name not in allowed:
         raise ConfigError(
             f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
+        )
+    few_shot_networks = ("dense_40", "four_blocks")
+    if is_few_shot(config) != (config.agent.network in few_shot_networks):
+        raise ConfigError(
+            f"agent.network={config.agent.network}: env.suite=few_shot has "
+            f"{' and '.join(few_shot_networks)}, and no other suite has them"
         )
     if config.agent.network == "separate" and config.env.suite in ("atari", "catch"):
         raise ConfigError(
@@ -320,6 +336,8 @@ def _check_batch(config: Config) -> None:
 
 def _check_learned(config: Config) -> None:
     """Refuses hyper-parameters that cannot be learned as asked."""
+    if is_few_shot(config):
+        return  # whose meta-parameters are weights; scripts/check_few_shot.py
     for name in config.meta.learned:
         if name not in HYPERPARAMETERS:
             close = difflib.get_close_matches(name, HYPERPARAMETERS, n=1, cutoff=0.5)
@@ -460,6 +478,12 @@ def _check_ray_address(address: str | None) -> None:
         )
 
 
+def _check_few_shot(config: Config) -> None:
+    from scripts.check_few_shot import check_few_shot, check_without_tasks
+
+    (check_few_shot if is_few_shot(config) else check_without_tasks)(config)
+
+
 _FIRST_CHECKS = (_check_game, _check_runtime, _check_algorithm)
 _CHECKS = (
     _check_learned,
@@ -467,6 +491,7 @@ _CHECKS = (
     _check_processes,
     _check_where_it_plays,
     _check_schedule,
+    _check_few_shot,
 )
 
 

@@ -17,7 +17,8 @@ from configs.schema import Config
 from learner import reading
 from learner.run_folder import keep_traceback, write_json
 from scripts import jax_environment
-from scripts.check import RunFailed, check, environment_spec, runs_on_device
+from scripts.check import RunFailed, check, environment_spec, is_few_shot, runs_on_device
+from scripts.check_few_shot import check_evaluation
 from scripts.evaluation_display import EvaluationDisplay
 from scripts.output import say
 from scripts.train import check_same_run
@@ -46,7 +47,8 @@ def evaluate(
 
     Args:
         run_dir: a run folder.
-        episodes: None: ten, or with `snapshots` what the run's `evaluation.episodes` says.
+        episodes: of few-shot learning, tasks; None: ten (600 tasks), or with `snapshots` what the
+            run's `evaluation.episodes` says.
         seed: of environments and actions.
         video: where to film one more episode.
         policy: sample, greedy or random.
@@ -63,6 +65,8 @@ def evaluate(
         raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
     config = load(str(path / "config.yaml"))
     check_same_run(config, path)
+    if is_few_shot(config):
+        check_evaluation(policy, protocol, video, snapshots)
     _check_on_device(config, video, snapshots)
     config = _on_this_machine(config)
     protocol = protocol or config.evaluation.protocol
@@ -94,6 +98,10 @@ def evaluate(
     jax_environment.require_device()
     learner = config.learner.model_copy(update={"devices": 1, "processes": 1, "process": 0})
     config = config.model_copy(update={"learner": learner})  # of this machine, not the run's
+    if is_few_shot(config):
+        from scripts.evaluate_few_shot import evaluate as evaluate_tasks
+
+        return evaluate_tasks(path, config, kept, seed, episodes)
     if runs_on_device(config):
         return _evaluate_seeds(path, config, policy, seed, kept, episodes or 10, video)
     probe = build.probe_environment(config)

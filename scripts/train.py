@@ -33,6 +33,7 @@ from scripts.check import (
     check_run_folder,
     environment_spec,
     hyperparameter_range,
+    is_few_shot,
     keys_without_effect,
     learns,
     runs_on_device,
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 _WANDB_SECONDS = 30  # until a run goes on without
 AnyState = TypeVar("AnyState", bound=tuple)  # of the learner: a named tuple of arrays
 
+# Of few-shot learning, what decides how hard a task is.
+_TASK_KEYS = ("ways", "shots", "queries", "folder", "image_size", "colour", "skip_damaged")
 _SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_from has replayed
 
 # A resumed run may differ in these: where it runs, what it writes, and for how long.
@@ -612,6 +615,15 @@ def _facts(config: Config, num_actions: int) -> dict[str, Any]:
     """What stands beside every score: the protocol, and the versions that made it."""
     from actors.environments.suites import protocol
 
+    if is_few_shot(config):
+        played = {
+            "suite": config.env.suite,
+            "game": config.env.game,
+            **config.few_shot.model_dump(include={*_TASK_KEYS}),
+        }
+    else:
+        spec = environment_spec(config.env)
+        played = {**protocol(spec, config.env.reward_clip), "actions": num_actions}
     packages = ("bmg", "jax", "optax", "dm-haiku", "ray", "numpy")
     return {
         "name": config.name,
@@ -619,10 +631,7 @@ def _facts(config: Config, num_actions: int) -> dict[str, Any]:
         "seed": config.seed,
         "seeds": config.seeds,
         "total_frames": config.total_frames,
-        "protocol": {
-            **protocol(environment_spec(config.env), config.env.reward_clip),
-            "actions": num_actions,
-        },
+        "protocol": played,
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from actors.environments.device import DeviceEnvironment
 from agents.algorithm import Algorithm
 from configs.schema import Config
+from learner.on_device import SeedsLearner, SeedsState
 from scripts import jax_environment, memory, on_device, runtime
-from scripts.check import RunFailed, is_on_policy
+from scripts.check import RunFailed, is_few_shot, is_on_policy
 from scripts.output import say
 from scripts.runs import SEEDS_FILE
 from scripts.train import (
@@ -40,6 +41,29 @@ def check_memory(config: Config, environment: DeviceEnvironment, algorithm: Algo
     memory.require(config, needs, memory.memory_bytes())
 
 
+def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
+    """The learner of all seeds, and how many actions its environment has (tasks have none).
+
+    Args:
+        config: of the run.
+        path: of its folder.
+
+    Raises:
+        ConfigError: it cannot be built, or does not fit into memory.
+    """
+    if is_few_shot(config):
+        from scripts import few_shot
+
+        tasks = few_shot.build_tasks(config)
+        needs = [memory.Need("images", few_shot.data_bytes(tasks), ("few_shot.image_size",))]
+        memory.require(config, needs, memory.memory_bytes())
+        return few_shot.build_few_shot_learner(config, tasks), 0
+    environment = on_device.build_environment(config.env)
+    algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
+    check_memory(config, environment, algorithm)
+    return on_device.build_seeds_learner(config, algorithm), environment.num_actions
+
+
 def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str]) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
@@ -58,14 +82,10 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
     from learner.loop import Progress
-    from learner.on_device import SeedsState
     from learner.on_device import run as run_loop
     from learner.seed_curves import SeedCurves
 
-    environment = on_device.build_environment(config.env)
-    algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
-    check_memory(config, environment, algorithm)
-    learner = on_device.build_seeds_learner(config, algorithm)
+    learner, num_actions = build_learner(config, path)
     say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
@@ -79,7 +99,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
             except Exception as error:  # a damaged archive raises a dozen kinds
                 raise RunFailed(f"{path / SEEDS_FILE} cannot be read: {error}") from error
         progress.starts += 1
-        record = Record(config, path, environment.num_actions)
+        record = Record(config, path, num_actions)
         stack.enter_context(contextlib.closing(record))
         keep_schedule(config, path)
 
@@ -105,7 +125,8 @@ def run(config: Config, path: Path, resume: bool, without_effect: Sequence[str])
             )
             save(state, progress)
         say(
-            f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} frames, "
-            f"{progress.updates:,} updates each; {path}"
+            f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} "
+            f"{'tasks' if is_few_shot(config) else 'frames'}, {progress.updates:,} updates each; "
+            f"{path}"
         )
     return 0 if record.status == "finished" else stop.exit_status()

@@ -23,6 +23,8 @@ SUITES = {
         ),
     ),
     "catch": Suite(("ray", "in_process", "on_device"), ("change_every", "change_seed"), ("catch",)),
+    # Tasks, no games: actors/tasks.
+    "few_shot": Suite(("on_device",), (), ("sinusoid", "glyphs", "images")),
     "gymnasium": Suite(("ray", "in_process")),
     "minatar": Suite(
         ("ray", "in_process", "on_device"),
