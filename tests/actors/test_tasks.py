@@ -96,6 +96,14 @@ def test_glyphs_are_the_same_each_time_and_in_one_split():
         np.testing.assert_array_equal(images[split], again[split])
 
 
+def test_characters_that_look_alike_are_one_class():
+    """Latin, Greek and Cyrillic A, of which fonts have one picture; and what has no ink is none."""
+    fonts = glyphs._fonts()
+    font, _ = fonts["DejaVuSans"]
+    pictures = [glyphs._plain(font, character) for character in "A\u0391B\u0410\u0020Q"]
+    assert [*glyphs._unlike(pictures)] == [0, 2, 5]
+
+
 def write_images(folder, counts, size=(20, 20)):
     """split/class/image; colours that say which is which."""
     for split, classes_ in counts.items():
