@@ -3,13 +3,14 @@
 Shapes: `S` seeds, `N` points, each of the state at its end.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from configs.load import ConfigError
-from learner.reading import Unreadable, read_metrics, read_object, read_summary
+from learner.reading import Unreadable, is_number, read_metrics, read_object, read_summary
 from scripts.figures import (
     STYLE,
     WIDTH,
@@ -26,6 +27,7 @@ from scripts.tables import write_tables
 
 _PREFIX = "validation/"
 _COSINE = "meta/cosine"
+_LOSS = re.compile(rf"{_PREFIX}query_loss_after_\d+")
 _SMOOTHED = 5  # points of a running mean before levels are compared
 _LAST = 0.1  # share of a run whose mean is its final value
 
@@ -68,14 +70,11 @@ class TaskRun(NamedTuple):
     def measure(self) -> str:
         """The curve by which it is judged: after as many gradient steps as it is trained for."""
         trained = self.config.get("meta.inner_steps")
-        kind = "accuracy" if any("accuracy" in name for name in self.curves) else "query_loss"
-        after = sorted((n for n in self.curves if f"{kind}_after_" in n), key=_count)
+        classes = any(name.startswith(f"{_PREFIX}accuracy_after_") for name in self.curves)
+        kind = "accuracy" if classes else "query_loss"
+        after = [name for name in self.curves if name.startswith(f"{_PREFIX}{kind}_after_")]
         own = f"{_PREFIX}{kind}_after_{trained}"
-        return own if own in after else after[0]
-
-
-def _count(name: str) -> int:
-    return int(name.rpartition("_")[2])
+        return own if own in after else min(after, key=lambda name: (len(name), name))
 
 
 def holds_tasks(path: Path) -> bool:
@@ -98,18 +97,17 @@ def read(path: Path) -> TaskRun:
             arrays = {name: np.asarray(archive[name], np.float64) for name in archive.files}
     except Exception:  # zip, zlib and NumPy raise a dozen kinds for damaged bytes
         raise ConfigError(f"{file} cannot be read: it is damaged or empty") from None
-    tasks = arrays.get("frames", np.zeros(0))
-    shape = (len(arrays.get("seeds", ())), len(tasks))
+    tasks, seeds = (arrays.get(name, np.zeros(0)) for name in ("frames", "seeds"))
     names = [name for name in arrays if name.startswith(_PREFIX) or name == _COSINE]
-    judged = [name for name in names if "query_loss_after_" in name]
-    if not shape[0] or not shape[1] or not judged:
+    if not tasks.size or not any(_LOSS.fullmatch(name) for name in names):
         raise ConfigError(f"{file} is empty: the run has logged no point yet")
-    if any(arrays[name].shape != shape for name in names) or (np.diff(tasks) <= 0).any():
+    wrong = any(arrays[name].shape != (seeds.size, tasks.size) for name in names)
+    if tasks.ndim != 1 or seeds.ndim != 1 or wrong or not (np.diff(tasks, prepend=0) > 0).all():
         raise ConfigError(f"{file} is damaged: its curves are of unlike lengths")
     config, faults = read_config(path)
     summary, more = read_summary(path)
     lines, unread = read_metrics(path)
-    tested, wrong = _tested(path, several=shape[0] > 1)
+    tested, unusable = _tested(path, several=seeds.size > 1)
     return TaskRun(
         path,
         config,
@@ -118,7 +116,7 @@ def read(path: Path) -> TaskRun:
         np.interp(tasks, *_clock(lines)),
         {name: arrays[name] for name in names},
         tested,
-        (*faults, *more, *unread, *wrong),
+        (*faults, *more, *unread, *unusable),
     )
 
 
@@ -127,7 +125,8 @@ def _clock(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
 
     The first line's stretch is taken to last as long as the others of its length.
     """
-    known = [(line["frames"], line["seconds"]) for line in lines if line.get("seconds")]
+    timed = [line for line in lines if is_number(line.get("seconds"))]
+    known = [(line["frames"], line["seconds"]) for line in timed]
     tasks, seconds = np.asarray([(0.0, 0.0), *known], np.float64).T
     if len(known) > 2:
         paces = np.diff(seconds)[1:] / np.maximum(np.diff(tasks)[1:], 1.0)
@@ -198,7 +197,8 @@ def draw_curves(problem: str, runs: list[TaskRun], stem: Path) -> None:
     for axes, text in zip(panels, ("meta-steps", "tasks", "seconds"), strict=True):
         label_steps(axes, text)
     panels[0].set_ylabel(runs[0].measure.removeprefix(_PREFIX).replace("_", " "))
-    if "loss" in runs[0].measure:
+    values = np.concatenate([run.curves[run.measure].ravel() for run in runs])
+    if "loss" in runs[0].measure and (np.isfinite(values) & (values > 0.0)).any():
         _scale_by_factors(panels[0])
     seeds = sorted({len(run.curves[run.measure]) for run in runs})
     told = f"{problem}; mean and 95% interval over {' or '.join(map(str, seeds))} seeds"

@@ -1,13 +1,17 @@
 """Configurations of few-shot learning, what of them is refused, and what is reported of them."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs.load import ConfigError, load, named_configs
+from configs.load import ConfigError, dump, load, named_configs
 from scripts.check import all_faults, check
 from scripts.few_shot import build_few_shot_learner, build_tasks
 from scripts.few_shot_report import TaskRun, final, reached
+from scripts.report import report
 
 FEW_SHOT = [name for name in named_configs() if name.startswith("few_shot/")]
 REFUSED = [
@@ -145,3 +149,75 @@ def test_where_a_run_is_as_good_as_a_level():
     assert reached(run, 4.4) == 4  # (8 + 6 + 4 + 2 + 2) / 5
     assert reached(run, 2.0) == 7
     assert reached(run, 1.0) is None
+
+
+def write_run(folder, algorithm, curve, seconds_each):
+    """A run of two seeds whose error after one step follows a curve."""
+    folder.mkdir()
+    config = load(f"few_shot/sinusoid_{algorithm}", ["seeds=2", f"name={algorithm}"])
+    (folder / "config.yaml").write_text(dump(config))
+    tasks = 250 * np.arange(1, len(curve) + 1)
+    losses = np.asarray(curve, float) + np.array([[-0.1], [0.1]])
+    curves = {f"validation/query_loss_after_{n}": losses for n in (1, 5, 10)}
+    np.savez(folder / "seeds.npz", frames=tasks, seeds=np.arange(2), **curves)
+    # The first line took a minute to compile.
+    lines = [{"frames": int(t), "seconds": 60.0 + seconds_each * t / 250} for t in tasks]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "summary.json").write_text(json.dumps({"status": "finished"}))
+    result = {"steps": 1, "mean": 0.5, "interval": [0.4, 0.6], "interval_over_seeds": [0.3, 0.7]}
+    (folder / "evaluation.json").write_text(json.dumps({"query_loss": [result]}))
+    return folder
+
+
+def test_bmg_stands_beside_maml(tmp_path, capsys):
+    """With half the steps and twice the time of a step it takes as long."""
+    slow, fast = [4.0] * 19 + [1.0] * 21, [4.0] * 9 + [1.0] * 31
+    maml = write_run(tmp_path / "maml", "maml", slow, 1.0)
+    bmg = write_run(tmp_path / "bmg", "bmg", fast, 2.0)
+    assert report([str(maml), str(bmg)], str(tmp_path / "out"), []) == 0
+    with (tmp_path / "out" / "table.csv").open() as file:
+        rows = {row["algorithm"]: row for row in csv.DictReader(file)}
+    assert rows["maml"]["steps to MAML's end, of MAML's"] == "1.0"
+    # The running mean of five points gets there four points after the fall.
+    assert float(rows["bmg"]["steps to MAML's end, of MAML's"]) == pytest.approx(14 / 24, abs=1e-3)
+    assert float(rows["bmg"]["seconds, of MAML's"]) == pytest.approx(28 / 24, abs=1e-3)
+    assert (rows["bmg"]["meta-steps"], rows["bmg"]["tasks"]) == ("400", "10000")
+    assert float(rows["bmg"]["seconds"]) == pytest.approx(80.0)
+    assert rows["bmg"]["last 10%"] == "1.0"
+    assert rows["bmg"]["test query_loss after 1"] == "0.5000 (0.3000 to 0.7000)"
+    assert (rows["maml"]["L"], rows["bmg"]["L"]) == ("", "5")
+    capsys.readouterr()
+
+
+def spoil_curves(folder, **changes):
+    with np.load(folder / "seeds.npz") as saved:
+        content = {name: saved[name] for name in saved.files} | changes
+    np.savez(folder / "seeds.npz", **content)
+
+
+SPOILT = {
+    "cut": lambda f: (f / "seeds.npz").write_bytes((f / "seeds.npz").read_bytes()[:99]),
+    "no points": lambda f: spoil_curves(f, frames=np.zeros(0)),
+    "unlike": lambda f: spoil_curves(f, **{"validation/query_loss_after_1": np.ones(3)}),
+    "one number": lambda f: spoil_curves(f, frames=np.asarray(3)),
+    "texts": lambda f: spoil_curves(f, frames=np.asarray(["a"])),
+    "backwards": lambda f: spoil_curves(f, frames=np.arange(6)[::-1]),
+}
+
+
+def test_what_cannot_be_read_is_told_in_a_line(tmp_path, capsys):
+    for name, spoil in SPOILT.items():
+        folder = write_run(tmp_path / name, "bmg", [2.0] * 6, 1.0)
+        spoil(folder)
+        with pytest.raises(ConfigError) as error:
+            report([str(folder)], str(tmp_path / "out"), [])
+        assert str(folder / "seeds.npz") in str(error.value)
+        assert "\n" not in str(error.value)
+    folder = write_run(tmp_path / "half", "bmg", [2.0] * 6, 1.0)
+    (folder / "evaluation.json").write_text('{"query_loss": [{"mean": "x"}]}')
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"frames": 99999, "seconds": [1]}\n{"frames": ')
+    (folder / "summary.json").write_text("[]")
+    spoil_curves(folder, **{"validation/query_loss_after_1": np.full((2, 6), np.nan)})
+    assert report([str(folder)], str(tmp_path / "out"), []) == 0
+    assert "unfinished" in capsys.readouterr().out
