@@ -144,8 +144,15 @@ class AgentConfig(_FixedValues):
     """`agent`: the algorithm and its hyper-parameters: fixed values, or where learning starts."""
 
     algorithm: Literal[
-        *("impala", "stacx", "bmg", "actor_critic", "mg", "q_lambda", "q_lambda_bmg"),
-        *("maml", "fomaml"),
+        "impala",
+        "stacx",
+        "bmg",
+        "actor_critic",
+        "mg",
+        "q_lambda",
+        "q_lambda_bmg",
+        "maml",
+        "fomaml",
     ] = "impala"
     """impala: V-trace actor-critic, all hyper-parameters fixed; stacx: they are learned by
     meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients. two_colours has an

@@ -86,8 +86,8 @@ def load(
         BadImages: one is damaged, or they are of unlike sizes.
     """
     kept = None if cache is None else cache / f"{_fingerprint(files, side, colour)}.npz"
-    if kept is not None and (images := _cached(kept, files)) is not None:
-        return images, []
+    if kept is not None and (known := _cached(kept, files)) is not None:
+        return known, []
     damaged: list[Path] = []
     images: dict[str, list[np.ndarray]] = {}
     shape: tuple[Path, tuple[int, ...]] | None = None
