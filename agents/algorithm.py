@@ -251,7 +251,8 @@ def _of_meta_update(
 
 def is_of_meta_update(name: str) -> bool:
     """Whether a metric describes a meta-update, and no single update."""
-    known = ("meta/loss", "meta/gradient_norm", "meta/target_distance", "meta/greedy_changes")
+    of_one = ("loss", "gradient_norm", "target_distance", "greedy_changes", "cosine")
+    known = [f"meta/{name}" for name in of_one]
     return name in known or name.startswith(("meta/gradient/", "meta/step/"))
 
 

@@ -65,8 +65,13 @@ def _mean(x: jax.Array, trajectory: Trajectory) -> jax.Array:
 def l2(target: Point, learner: Point, trajectory: Trajectory, weights: Weights) -> jax.Array:
     """Squared distance of all parameters; `trajectory` does not matter."""
     del trajectory
-    squares = jax.tree.map(lambda a, b: jnp.sum(jnp.square(a - b)), target.params, learner.params)
-    return weights.l2 * jnp.asarray(sum(jax.tree.leaves(squares)))
+    return weights.l2 * squared_distance(target.params, learner.params)
+
+
+def squared_distance(a: Params, b: Params) -> jax.Array:
+    """Sum of the squared differences of all parameters."""
+    squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
+    return jnp.asarray(sum(jax.tree.leaves(squares)))
 
 
 @matching

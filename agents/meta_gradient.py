@@ -2,7 +2,7 @@
 
 Generic: knows no reinforcement learning, no network and no hyper-parameters. Everything that it is
 given is a function over pytrees: an actor-critic, Q(lambda) and few-shot learning differ only in
-their `update`, `target` and `distance`.
+their `update`, `target`, `distance` and `start`.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,8 @@ MakeTarget = Callable[[Any, Any, Any, Any], "Target"]
 LastUpdate = Callable[[Any, Any, Any], Any]
 # distance(target state, learner's state, inputs of L steps) -> scalar: mu.
 Distance = Callable[[Any, Any, Any], jax.Array]
+# start(meta_params, state) -> the state of which the first update is made.
+Start = Callable[[Any, Any], Any]
 
 
 class Target(NamedTuple):
@@ -49,6 +51,7 @@ def bootstrapped_meta_gradient(
     target: MakeTarget,
     distance: Distance,
     *,
+    start: Start = lambda meta_params, state: state,
     recompute: bool = True,
     written_out: int = WRITTEN_OUT,
 ) -> MetaGradient:
@@ -58,13 +61,16 @@ def bootstrapped_meta_gradient(
     meta-parameters, back through the K updates; the target is data. K and L are the leading axes
     of `inner_inputs` and `target_inputs`. It may be jitted, vmapped, scanned and sharded.
 
-    Nothing flows into the state before the first update, so with K = 1 the way back is one
-    forward-mode pass of the network.
+    Unless `start` makes it, nothing flows into the state before the first update, so with K = 1 the
+    way back is one forward-mode pass of the network.
 
     Args:
         update: one step of the learner.
         target: where it should have got to.
         distance: how far it is from there.
+        start: the state before the first update, where meta-parameters decide that too, as the
+            first weights of few-shot learning do. The gradient goes through it, and the target
+            gets what it makes as the initial state.
         recompute: each update but the first keeps only its input state for the way back and is
             computed again there, so that memory grows with K by states, not by activations.
             Without it small networks are faster.
@@ -86,9 +92,10 @@ def bootstrapped_meta_gradient(
         meta_params: Any, state: Any, inner_inputs: Any, target_inputs: Any
     ) -> tuple[Any, MetaOutput]:
         def matching_loss(meta_params: Any) -> tuple[jax.Array, MetaOutput]:
-            final, aux = inner(meta_params, state, inner_inputs)
+            first = start(meta_params, state)
+            final, aux = inner(meta_params, first, inner_inputs)
             # The target is data, whatever made it.
-            goal = target(*jax.lax.stop_gradient((state, final, target_inputs, meta_params)))
+            goal = target(*jax.lax.stop_gradient((first, final, target_inputs, meta_params)))
             loss = distance(goal.state, final, target_inputs)
             return loss, MetaOutput(final, goal, loss, aux)
 

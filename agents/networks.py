@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from agents import few_rows
 
 Params = Any  # haiku's nested dict of arrays
+_BATCH_NORM_EPSILON = 1e-3
 
 
 class NetworkOutput(NamedTuple):
@@ -96,18 +97,38 @@ class _PatchConv(hk.Module):
     takes several times its forward pass on a CPU.
     """
 
-    def __init__(self, channels: int, name: str | None = None):
+    def __init__(self, channels: int, *, bias: bool = True, name: str | None = None):
         super().__init__(name=name)
-        self._channels = channels
+        self._channels, self._bias = channels, bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
         height, width, inputs = x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
         init = hk.initializers.TruncatedNormal((9 * inputs) ** -0.5)
         w = hk.get_parameter("w", (3, 3, inputs, self._channels), init=init)
-        b = hk.get_parameter("b", (self._channels,), init=jnp.zeros)
         shifted = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
         y = jnp.concatenate(shifted, axis=-1) @ w.reshape(-1, self._channels)
+        if not self._bias:
+            return y
+        b = hk.get_parameter("b", (self._channels,), init=jnp.zeros)
         return y + jnp.broadcast_to(b, y.shape)
+
+
+class _BatchNorm(hk.Module):
+    """Normalises each channel over the images of one call and their pixels; keeps no averages.
+
+    So what it says of an image depends on the others that it is asked about with it: the
+    transductive form, as MAML's.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        scale = hk.get_parameter("scale", (channels,), init=jnp.ones)
+        offset = hk.get_parameter("offset", (channels,), init=jnp.zeros)
+        axes = tuple(range(x.ndim - 1))
+        centred = x - jnp.mean(x, axes, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + _BATCH_NORM_EPSILON)
+        return y * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(offset, x.shape)
 
 
 class _FewRowsLinear(hk.Module):
@@ -407,3 +428,45 @@ def make_dense_network(
         lambda key: transformed.init(key, jnp.zeros(inputs)),
         transformed.apply,
     )
+
+
+BLOCKS = 4  # of `make_conv_classifier`, each of which halves the sides of an image
+
+
+def make_conv_classifier(
+    filters: int, ways: int, image_shape: tuple[int, int, int]
+) -> DenseNetwork:
+    """Builds the four blocks of few-shot learning: Vinyals et al. 2016, as MAML has them.
+
+    A block is a 3x3 convolution, batch normalisation, a ReLU and 2x2 max-pooling. `apply` takes
+    pixels [N, H, W, C] from 0 to 1 (or 0 to 255 as uint8), which are normalised together, to logits
+    [N, ways].
+
+    Args:
+        filters: of each convolution.
+        ways: classes.
+        image_shape: [H, W, C]; at least 16 pixels a side.
+    """
+
+    def forward(x: jax.Array) -> jax.Array:
+        x = x * jnp.asarray(_pixel_scale(x), jnp.result_type(float))
+        for _ in range(BLOCKS):
+            padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+            # The normalisation that follows takes any bias away again.
+            x = _max_pool(jax.nn.relu(_BatchNorm()(_PatchConv(filters, bias=False)(padded))))
+        return hk.Linear(ways, name="output")(_flatten(x))
+
+    transformed = hk.without_apply_rng(hk.transform(forward))
+    return DenseNetwork(
+        lambda key: transformed.init(key, jnp.zeros((1, *image_shape))), transformed.apply
+    )
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """2x2, of [N, H, W, C]; an odd last row or column is left out.
+
+    In a form that can be differentiated twice: the derivative of XLA's own is a slow gathering.
+    """
+    height, width = x.shape[1] // 2, x.shape[2] // 2
+    blocks = x[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2, x.shape[-1])
+    return jnp.max(blocks, axis=(2, 4))

@@ -1,7 +1,7 @@
 """What an algorithm is told: plain values, made once from a configuration (scripts/settings.py).
 
-No jax in here: what `stacx` and `mg` mean is also what a configuration of theirs says, and that is
-checked before jax is imported.
+No jax in here: what `stacx`, `mg` and `maml` mean is also what a configuration of theirs says, and
+that is checked before jax is imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLAIN: dict[str, Any] = {"bootstrap_steps": 1, "matching": "l2", "target_optimiz
 # With half the squared distance and a step of size 1 it is the gradient of the outer loss itself.
 EXACT: dict[str, Any] = {"target_learning_rate": None, "l2_weight": 0.5}
 # The values of `meta` that define an algorithm, whatever else is asked for.
-MEANING = {"stacx": PLAIN, "mg": PLAIN | EXACT}
+MEANING = {name: PLAIN | EXACT for name in ("mg", "maml", "fomaml")} | {"stacx": PLAIN}
 # Of KL(new policy || policy before) in the outer loss: Zahavy et al. 2020, arXiv 2002.12928.
 STACX_KL_COST = 1.0
 

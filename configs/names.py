@@ -15,23 +15,26 @@ class Table(NamedTuple):
     module: str
     attribute: str  # a dict by name
     built_in: tuple[str, ...]
+    of_tasks: tuple[str, ...] = ()  # what few-shot learning has instead, in no table
 
 
 TABLES = {
     "env.suite": Table(
         "actors.environments.suites",
         "SUITES",
-        ("atari", "catch", "gymnasium", "minatar", "two_colours"),
+        ("atari", "catch", "few_shot", "gymnasium", "minatar", "two_colours"),
     ),
     "agent.algorithm": Table(
         "agents.algorithm",
         "ALGORITHMS",
         ("impala", "stacx", "bmg", "actor_critic", "mg", "q_lambda", "q_lambda_bmg"),
+        ("maml", "fomaml"),
     ),
     "agent.network": Table(
         "agents.networks",
         "NETWORKS",
         ("shallow", "shallow_atari", "deep", "small", "dense", "separate"),
+        ("dense_40", "four_blocks"),
     ),
     "agent.objective": Table("agents.objectives", "OBJECTIVES", ("actor_critic",)),
     "meta.matching": Table(
@@ -49,4 +52,4 @@ def added(key: str) -> list[str]:
 
 def known(key: str) -> list[str]:
     """All names that a key of the configuration takes."""
-    return [*TABLES[key].built_in, *added(key)]
+    return [*TABLES[key].built_in, *TABLES[key].of_tasks, *added(key)]

@@ -81,10 +81,12 @@ class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
     suite: Annotated[str, _a_name("env.suite")] = "atari"
-    """Where the game comes from. two_colours needs actors.runtime=on_device."""
+    """Where the game comes from. two_colours needs actors.runtime=on_device. few_shot is no game
+    but tasks to learn from a few examples."""
     game: str = "pong"
     """Atari: a name from `bmg games`. Gymnasium: an environment id. minatar: asterix, breakout,
-    freeway, seaquest or space_invaders. Else the suite's own name."""
+    freeway, seaquest or space_invaders. few_shot: sinusoid, glyphs or images. Else the suite's own
+    name."""
     frame_skip: int = Field(default=4, ge=1, le=1_000)
     """Emulator frames for each step, the action repeated; 1 where nothing is skipped."""
     frame_stack: int = Field(default=4, ge=1, le=1_000)
@@ -177,7 +179,8 @@ class AgentConfig(_FixedValues):
     """impala: V-trace actor-critic, all hyper-parameters fixed; stacx: they are learned by
     meta-gradients of the outer loss; bmg: by bootstrapped meta-gradients. two_colours has an
     on-policy actor_critic, mg (it, and plain meta-gradients) and bmg; and an epsilon-greedy
-    q_lambda, whose epsilon q_lambda_bmg learns."""
+    q_lambda, whose epsilon q_lambda_bmg learns. few_shot has maml, its first-order form fomaml, and
+    bmg: they learn the first weights of all tasks."""
     objective: Annotated[str, _a_name("agent.objective")] = "actor_critic"
     """Targets and loss of an update. actor_critic: V-trace and the three costs; for two_colours
     one-step targets."""
@@ -186,7 +189,9 @@ class AgentConfig(_FixedValues):
     its three for Atari; deep: residual; small: MinAtar's one, for boards. They take images
     [H, W, C] of at least 20, 36, 1 and 3 pixels a side, and are all `dense` where observations are
     vectors. Vectors only: dense, two layers of 128; separate, two of 256 for the policy and two
-    more for the value."""
+    more for the value. few_shot: dense_40, two dense layers of 40 on numbers or pixels;
+    four_blocks, of convolution, transductive batch normalisation, ReLU and max-pooling, on images
+    of at least 16 pixels a side."""
     auxiliary_heads: int = Field(default=0, ge=0, le=16)
     """More policies and values on the same torso, each with its own hyper-parameters; they never
     act."""
@@ -201,7 +206,8 @@ class LearnerConfig(_Group):
     """`learner`: batches and the optimiser."""
 
     batch_size: int = Field(default=32, ge=1)
-    """Unrolls of one environment in a batch; a multiple of actors.envs_per_actor."""
+    """Unrolls of one environment in a batch; a multiple of actors.envs_per_actor. few_shot: tasks
+    of a meta-step."""
     unroll_length: int = Field(default=20, ge=1)
     """Steps in an unroll."""
     optimizer: Literal["sgd", "rmsprop", "adam"] = "rmsprop"
@@ -315,6 +321,43 @@ class MetaConfig(_Group):
     """See below."""
 
 
+class FewShotConfig(_Group):
+    """`few_shot`: the tasks of env.suite=few_shot, and how they are validated."""
+
+    ways: int = Field(default=5, ge=1, le=10_000)
+    """Classes of a task; 1 for sinusoid, which has none."""
+    shots: int = Field(default=1, ge=1, le=10_000)
+    """Examples of each class that a task is learned from; sinusoid: points."""
+    queries: int = Field(default=15, ge=1, le=10_000)
+    """Further examples of each class that are asked about afterwards."""
+    target_data: Literal["support", "query", "both"] = "support"
+    """bmg: what the first L - 1 steps to the target see; the last one sees the query set."""
+    filters: int = Field(default=64, ge=1, le=1_024)
+    """Of each convolution of agent.network=four_blocks."""
+    folder: str | None = None
+    """images: where they stand, in SPLIT/CLASS/IMAGE with the splits train, val and test."""
+    image_size: int | None = Field(default=None, ge=1, le=1_024)
+    """images: height and width in pixels that each is brought to; null: as they are, all alike."""
+    colour: bool = False
+    """images: three channels instead of grey."""
+    skip_damaged: bool = False
+    """images: leave out what cannot be read, with a warning, instead of refusing the folder."""
+    validate_every: int = Field(default=100, ge=1, le=100_000)
+    """Meta-steps between two validations, each a point of the learning curves."""
+    validation_tasks: int = Field(default=100, ge=1, le=100_000)
+    """Tasks of a validation, the same ones each time and for all seeds; of classes that training
+    does not see."""
+    validation_steps: list[Annotated[int, Field(ge=1, le=1_000)]] = Field(
+        default=[1, 5, 10], min_length=1, max_length=20
+    )
+    """Gradient steps on a new task after which it is judged, in validation and in evaluation."""
+
+    @field_validator("folder")
+    @classmethod
+    def _in_home(cls, value: str | None) -> str | None:
+        return None if value is None else os.path.expanduser(value)
+
+
 class ReplayConfig(_Group):
     """`replay`: old unrolls, for the target's extra steps and as part of each batch."""
 
@@ -413,7 +456,8 @@ class Config(_Group):
     seeds: int = Field(default=1, ge=1, le=10_000)
     """Runs in one program, of the seeds seed, seed + 1, ...; with actors.runtime=on_device."""
     total_frames: int = Field(default=200_000_000, ge=1, le=10**12)
-    """Environment frames: 4 for each step at frame skip 4."""
+    """Environment frames: 4 for each step at frame skip 4. few_shot: tasks, learner.batch_size for
+    each meta-step."""
     hyperparameters_from: str | None = None
     """A run folder: the values that it learned are replayed as a fixed schedule, and nothing is
     learned but the parameters."""
@@ -428,6 +472,8 @@ class Config(_Group):
     learner: LearnerConfig = LearnerConfig()
     """See below."""
     meta: MetaConfig = MetaConfig()
+    """See below."""
+    few_shot: FewShotConfig = FewShotConfig()
     """See below."""
     replay: ReplayConfig = ReplayConfig()
     """See below."""
@@ -470,6 +516,11 @@ class Config(_Group):
     def is_on_policy(self) -> bool:
         """Whether the agent plays between its updates, not before each step of the learner."""
         return self.env.suite == "two_colours"
+
+    @property
+    def is_few_shot(self) -> bool:
+        """Whether there are tasks to learn instead of a game to play."""
+        return self.env.suite == "few_shot"
 
     @property
     def learns(self) -> bool:

@@ -7,6 +7,7 @@ others there are (but for rounding, where it is alone); elsewhere a device's see
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +55,8 @@ def make_seeds_learner(
     devices: Sequence[Any],
     steps_per_update: int,
     cycles: int,
+    data: Any = None,
+    examine: Callable[[State, jax.Array, Any], Metrics] | None = None,
 ) -> SeedsLearner:
     """Builds the jitted step: `cycles` steps of the algorithm for every seed.
 
@@ -63,6 +66,10 @@ def make_seeds_learner(
         devices: of jax, which share the seeds; some compute a seed twice if they do not divide.
         steps_per_update: environment steps of one update.
         cycles: in one step of the learner; a point of the learning curve each.
+        data: host arrays that all seeds read; each step of the algorithm gets them as its third
+            argument.
+        examine: (state, key, data) to further metrics of the state at the end of a point, under
+            names for which `_is_examined` holds.
     """
     updates = cycles * algorithm.online
     mesh = Mesh(np.asarray(devices), ("seeds",))
@@ -71,12 +78,12 @@ def make_seeds_learner(
     padding = -len(seeds) % len(devices)
     on_cpu = devices[0].platform == "cpu"
 
-    def one_seed(state: SeedsState) -> tuple[SeedsState, Metrics]:
+    def one_seed(state: SeedsState, data: Any) -> tuple[SeedsState, Metrics]:
         keys = jax.random.split(jax.random.wrap_key_data(state.key), 1 + updates)
         inner = state.inner._replace(tally=jax.tree.map(jnp.zeros_like, state.inner.tally))
 
         def body(carry: State, keys: jax.Array) -> tuple[State, Metrics]:
-            carry, metrics = algorithm.step(carry, keys, None)
+            carry, metrics = algorithm.step(carry, keys, data)
             return carry, {name: v for name, v in metrics.items() if is_of_meta_update(name)}
 
         # What depends on the number of updates has its own counter (agents/playing.py).
@@ -85,9 +92,14 @@ def make_seeds_learner(
         finite = all_finite((end.inner.inner, end.meta))
         metrics = {**end.inner.tally, "finite": finite}
         metrics |= {name: jnp.mean(values) for name, values in of_cycles.items()}
+        if examine is not None:
+            metrics |= examine(end, jax.random.fold_in(keys[0], 1), data)
         return SeedsState(end.inner, jax.random.key_data(keys[0]), end.meta), metrics
 
-    over_seeds = (lambda state: jax.lax.map(one_seed, state)) if on_cpu else jax.vmap(one_seed)
+    def over_seeds(state: SeedsState, data: Any) -> tuple[SeedsState, Metrics]:
+        if on_cpu:
+            return jax.lax.map(lambda of_seed: one_seed(of_seed, data), state)
+        return jax.vmap(one_seed, in_axes=(0, None))(state, data)
 
     def first(seed: jax.Array) -> SeedsState:
         key, start = jax.random.split(jax.random.key(seed))
@@ -100,11 +112,14 @@ def make_seeds_learner(
 
         return jax.device_put(jax.tree.map(pad, state), sharding)
 
+    everywhere = PartitionSpec()
+    sharded = jax.shard_map(
+        over_seeds, mesh=mesh, in_specs=(rows, everywhere), out_specs=rows, check_vma=False
+    )
+    step = jax.jit(sharded, donate_argnums=0)
+    shared = jax.device_put(data, NamedSharding(mesh, everywhere))
     return SeedsLearner(
-        step=jax.jit(
-            jax.shard_map(over_seeds, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False),
-            donate_argnums=0,
-        ),
+        step=lambda state: step(state, shared),
         initial_state=lambda: jax.device_get(jax.jit(jax.vmap(first))(jnp.asarray(seeds))),
         place=place,
         collect=lambda state: jax.tree.map(lambda x: x[: len(seeds)], jax.device_get(state)),
@@ -118,11 +133,12 @@ class CurvePoint(NamedTuple):
     """What one step of the learner adds to the learning curves."""
 
     frames: int  # environment steps of each seed at its end
-    reward: np.ndarray  # [S], collected in it
+    reward: np.ndarray | None  # [S], collected in it; None where there are tasks and no rewards
     hyperparameters: dict[str, np.ndarray]  # [S] each, means over its updates
     greedy_changes: np.ndarray | None = None  # [S], mean over its meta-updates
     # [S], mean over the episodes that ended in it, NaN where none did; None without episodes
     episode_return: np.ndarray | None = None
+    examined: Mapping[str, np.ndarray] = MappingProxyType({})  # [S] each, of the state at its end
 
 
 class OnDevice:
@@ -168,7 +184,9 @@ class OnDevice:
         self._require_finite(metrics, progress.updates - batch.updates)
         values = {k: v / metrics["updates"] for k, v in metrics.items() if _is_value(k)}
         changes, returns = metrics.get(_GREEDY_CHANGES), _episode_return(metrics)
-        self._on_point(CurvePoint(progress.frames, metrics["reward"], values, changes, returns))
+        examined = {k: v for k, v in metrics.items() if _is_examined(k)}
+        reward = metrics.get("reward")
+        self._on_point(CurvePoint(progress.frames, reward, values, changes, returns, examined))
         progress.episodes += int(np.sum(metrics.get("episodes", 0.0)))
         self._since.append(metrics)
 
@@ -211,6 +229,11 @@ def _is_value(name: str) -> bool:
     return name.startswith("meta/") and not is_of_meta_update(name)
 
 
+def _is_examined(name: str) -> bool:
+    """Whether a metric is of the state at the end of a point."""
+    return name.startswith("validation/") or name == "meta/cosine"
+
+
 def _episode_return(metrics: Mapping[str, np.ndarray]) -> np.ndarray | None:
     if "episodes" not in metrics:
         return None
@@ -243,7 +266,8 @@ def _line(
         "actors/alive": 0,
         "actors/restarts": 0,
         "seeds": len(learner.seeds),
-        "reward_per_step": means["reward"] / learner.steps,
-        **{k: means[k] for k in means if is_of_meta_update(k)},
+        **({"reward_per_step": means["reward"] / learner.steps} if "reward" in means else {}),
+        **{k: float(np.mean(since[-1][k])) for k in means if _is_examined(k)},
+        **{k: means[k] for k in means if is_of_meta_update(k) and not _is_examined(k)},
         **{k: means[k] / learner.updates for k in of_updates},
     }

@@ -17,8 +17,9 @@ class SeedCurves:
     point; `reward` [S, N], collected in it; `meta/<name>` [S, N], means of learned
     hyper-parameters over its updates; where there are episodes, `episode_return` [S, N], mean of
     those that ended in it, NaN where none did; and, for Q(lambda) with a learned epsilon,
-    `greedy_changes` [S, N], mean over its meta-updates. What the file of an earlier start lacks is
-    NaN before.
+    `greedy_changes` [S, N], mean over its meta-updates. Few-shot learning has no rewards but
+    `validation/<name>` and, for BMG, `meta/cosine` [S, N], of the state at its end. What the file
+    of an earlier start lacks is NaN before.
     """
 
     def __init__(self, file: Path, seeds: Sequence[int]) -> None:
@@ -51,7 +52,9 @@ class SeedCurves:
 
     def add(self, point: CurvePoint) -> None:
         """Takes one point."""
-        curves = {"reward": point.reward, **point.hyperparameters}
+        curves = {**point.hyperparameters, **point.examined}
+        if point.reward is not None:
+            curves["reward"] = point.reward
         if point.greedy_changes is not None:
             curves["greedy_changes"] = point.greedy_changes
         if point.episode_return is not None:

@@ -15,11 +15,12 @@ from actors.ray_address import ask_head
 from actors.ray_folder import ray_folder
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
-from configs.names import added
+from configs.names import TABLES, added
 from configs.schema import Config, EnvironmentConfig
 from scripts.check_on_device import check_on_policy, check_playing
 
 _log = logging.getLogger(__name__)
+_FEW_SHOT_ALGORITHMS = ("maml", "fomaml", "bmg")
 _ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
 
@@ -97,6 +98,8 @@ def _check_wandb(config: Config) -> None:
 
 
 def _check_where_it_plays(config: Config) -> None:
+    if config.is_few_shot:
+        return  # which plays nowhere
     if config.runs_on_device:
         (check_on_policy if config.is_on_policy else check_playing)(config)
         return
@@ -153,11 +156,19 @@ def _check_algorithm(config: Config) -> None:
     everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
     allowed = _ON_POLICY_ALGORITHMS if config.is_on_policy else everywhere
     allowed = (*allowed, *added("agent.algorithm"))
+    if config.is_few_shot:
+        allowed = _FEW_SHOT_ALGORITHMS
     if name not in allowed:
         raise ConfigError(
             f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
         )
     network, suite = config.agent.network, config.env.suite
+    few_shot_networks = TABLES["agent.network"].of_tasks
+    if config.is_few_shot != (network in few_shot_networks):
+        raise ConfigError(
+            f"agent.network={network}: env.suite=few_shot has "
+            f"{' and '.join(few_shot_networks)}, and no other suite has them"
+        )
     if (network, suite) in (("separate", "atari"), ("separate", "catch"), ("dense", "atari")):
         raise ConfigError(
             f"agent.network={network}: it is for two_colours and vector observations; "
@@ -218,6 +229,8 @@ def _check_batch(config: Config) -> None:
 
 def _check_learned(config: Config) -> None:
     """Refuses hyper-parameters that cannot be learned as asked."""
+    if config.is_few_shot:
+        return  # whose meta-parameters are weights; scripts/check_few_shot.py
     for name in config.meta.learned:
         if name not in HYPERPARAMETERS:
             close = difflib.get_close_matches(name, HYPERPARAMETERS, n=1, cutoff=0.5)
@@ -334,6 +347,12 @@ def _check_ray_address(address: str | None) -> None:
         )
 
 
+def _check_few_shot(config: Config) -> None:
+    from scripts.check_few_shot import check_few_shot, check_without_tasks
+
+    (check_few_shot if config.is_few_shot else check_without_tasks)(config)
+
+
 _FIRST_CHECKS = (_check_game, _check_runtime, _check_algorithm)
 _CHECKS = (
     _check_learned,
@@ -341,4 +360,5 @@ _CHECKS = (
     _check_processes,
     _check_where_it_plays,
     _check_schedule,
+    _check_few_shot,
 )

@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "bmg evaluate runs/b --episodes 20 --video b.mp4",
     )
     evaluate.add_argument("run_dir", type=_path)
-    evaluate.add_argument("--episodes", type=_positive, help="default: 10")
+    evaluate.add_argument(
+        "--episodes", type=_positive, help="default: 10; of few-shot learning, tasks: 600"
+    )
     evaluate.add_argument("--seed", type=_seed, default=1_000_000)
     evaluate.add_argument(
         "--video", metavar="FILE.mp4", type=_path, help="also records one episode"

@@ -83,6 +83,8 @@ class _Lines:
         )
 
     def _success(self, metrics: dict[str, Any]) -> str:
+        if judged := _judged(metrics):
+            return "  ".join(f"{name} {value}" for name, value in judged)
         if "reward_per_step" in metrics:
             return f"reward/step {number(metrics['reward_per_step'], 4)}"
         return (
@@ -96,7 +98,18 @@ class _Lines:
         """Nothing is held open."""
 
 
+def _judged(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """How new tasks of few-shot learning are known: accuracies, or losses where there are none."""
+    prefix = "validation/"
+    names = [name for name in metrics if name.startswith(f"{prefix}accuracy")]
+    names = names or [name for name in metrics if name.startswith(f"{prefix}query_loss")]
+    names.sort(key=lambda name: (not name.endswith("_before"), len(name), name))
+    return [(name.removeprefix(prefix), number(metrics[name], 4)) for name in names]
+
+
 def _of_seeds(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    if judged := _judged(metrics):
+        return [*judged, ("seeds", f"{metrics['seeds']}")]
     return [
         ("reward/step", number(metrics["reward_per_step"], 4)),
         ("seeds", f"{metrics['seeds']}"),

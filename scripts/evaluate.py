@@ -11,6 +11,7 @@ from configs.schema import Config
 from learner import reading
 from scripts import jax_environment, plugins
 from scripts.check import check
+from scripts.check_few_shot import check_evaluation
 from scripts.resuming import check_same_run
 
 
@@ -27,7 +28,8 @@ def evaluate(
 
     Args:
         run_dir: a run folder.
-        episodes: None: ten, or with `snapshots` what the run's `evaluation.episodes` says.
+        episodes: of few-shot learning, tasks; None: ten (600 tasks), or with `snapshots` what the
+            run's `evaluation.episodes` says.
         seed: of environments and actions.
         video: where to film one more episode.
         policy: sample, greedy or random.
@@ -45,6 +47,8 @@ def evaluate(
     import_all = functools.partial(plugins.import_all, say=True)
     config = load(str(path / "config.yaml"), (), import_all)
     check_same_run(config, path)
+    if config.is_few_shot:
+        check_evaluation(policy, protocol, video, snapshots)
     _check_on_device(config, video, snapshots)
     config = on_this_machine(config)
     protocol = protocol or config.evaluation.protocol
@@ -64,6 +68,10 @@ def evaluate(
 
     runtime.use_compilation_cache()
     jax_environment.require_device()
+    if config.is_few_shot:
+        from scripts.evaluate_few_shot import evaluate as evaluate_tasks
+
+        return evaluate_tasks(path, config, seed, episodes)
     game = Game(path, config, policy, seed)
     if not snapshots:
         game.play(read_checkpoint(path, config), episodes or 10, at=False, video=video)

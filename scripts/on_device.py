@@ -133,7 +133,7 @@ def build_seeds_learner(config: Config, algorithm: Algorithm) -> SeedsLearner:
     return make_seeds_learner(
         algorithm,
         seeds=range(config.seed, config.seed + config.seeds),
-        devices=_devices(config.learner.devices, config.seeds),
+        devices=devices_of(config.learner.devices, config.seeds),
         steps_per_update=steps,
         cycles=max(1, round(points_steps / (algorithm.online * steps))),
     )
@@ -152,7 +152,12 @@ def policies(state: SeedsState) -> list[Params]:
     return [jax.tree.map(lambda x, i=i: x[i], inner.params) for i in range(seeds)]
 
 
-def _devices(wanted: int, seeds: int) -> list[Any]:
+def devices_of(wanted: int, seeds: int) -> list[Any]:
+    """So many devices of this process, at most one for each seed; 0 takes all.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
     available = jax.local_devices()
     count = min(wanted or len(available), seeds)
     if count > len(available):

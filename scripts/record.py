@@ -33,6 +33,8 @@ from scripts.output import say
 from scripts.runtime import memory_mb
 
 _log = logging.getLogger(__name__)
+# Of few-shot learning, what decides how hard a task is.
+_TASK_KEYS = ("ways", "shots", "queries", "folder", "image_size", "colour", "skip_damaged")
 _WANDB_SECONDS = 30  # until a run goes on without
 AnyState = TypeVar("AnyState", bound=tuple)  # of the learner: a named tuple of arrays
 
@@ -176,6 +178,15 @@ def _reason(error: BaseException) -> str | None:
 
 def _facts(config: Config, num_actions: int) -> dict[str, Any]:
     """What stands beside every score: the protocol, and the versions that made it."""
+    if config.is_few_shot:
+        played = {
+            "suite": config.env.suite,
+            "game": config.env.game,
+            **config.few_shot.model_dump(include={*_TASK_KEYS}),
+        }
+    else:
+        spec = environment_spec(config.env)
+        played = {**protocol(spec, config.env.reward_clip), "actions": num_actions}
     packages = ("bmg", "jax", "optax", "dm-haiku", "ray", "numpy")
     return {
         "name": config.name,
@@ -183,10 +194,7 @@ def _facts(config: Config, num_actions: int) -> dict[str, Any]:
         "seed": config.seed,
         "seeds": config.seeds,
         "total_frames": config.total_frames,
-        "protocol": {
-            **protocol(environment_spec(config.env), config.env.reward_clip),
-            "actions": num_actions,
-        },
+        "protocol": played,
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
 

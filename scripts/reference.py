@@ -82,7 +82,8 @@ def _table(title: str, prefix: str, fields: dict[str, FieldInfo]) -> str:
 
 
 def _allowed(key: str, field: FieldInfo) -> str:
-    options = TABLES[key].built_in if key in TABLES else get_args(field.annotation)
+    table = TABLES.get(key)
+    options = table.built_in + table.of_tasks if table else get_args(field.annotation)
     if options and all(isinstance(option, str) for option in options):
         return ", ".join(f"`{option}`" for option in options)
     kinds = [

@@ -6,13 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
+from learner.loop import Events, Progress
+from learner.loop import run as run_loop
+from learner.on_device import OnDevice, SeedsLearner, SeedsState
 from learner.run_folder import SEEDS
+from learner.seed_curves import SeedCurves
 from scripts import jax_environment, memory, on_device, runtime
 from scripts.check import RunFailed, say_without_effect
 from scripts.folders import hold
 from scripts.output import say
 from scripts.record import Record, loop_settings, open_checkpoints, starting_point
 from scripts.resuming import keep_schedule, with_own_schedule
+
+
+def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
+    """The learner of all seeds, and how many actions its environment has (tasks have none).
+
+    Args:
+        config: of the run.
+        path: of its folder.
+
+    Raises:
+        ConfigError: it cannot be built, or does not fit into memory.
+    """
+    if config.is_few_shot:
+        from scripts import few_shot
+
+        tasks = few_shot.build_tasks(config)
+        needs = [memory.Need("images", few_shot.data_bytes(tasks), ("few_shot.image_size",))]
+        memory.require(config, needs, memory.memory_bytes())
+        return few_shot.build_few_shot_learner(config, tasks), 0
+    environment = on_device.build_environment(config.env)
+    algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
+    memory.check_on_device(config, environment, algorithm)
+    return on_device.build_seeds_learner(config, algorithm), environment.num_actions
 
 
 def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, str]) -> int:
@@ -32,15 +59,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
-    from learner.loop import Events, Progress
-    from learner.loop import run as run_loop
-    from learner.on_device import OnDevice, SeedsState
-    from learner.seed_curves import SeedCurves
-
-    environment = on_device.build_environment(config.env)
-    algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
-    memory.check_on_device(config, environment, algorithm)
-    learner = on_device.build_seeds_learner(config, algorithm)
+    learner, num_actions = build_learner(config, path)
     say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
@@ -54,7 +73,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
             except Exception as error:  # a damaged archive raises a dozen kinds
                 raise RunFailed(f"{path / SEEDS} cannot be read: {error}") from error
         progress.starts += 1
-        record = Record(config, path, environment.num_actions)
+        record = Record(config, path, num_actions)
         stack.enter_context(contextlib.closing(record))
         keep_schedule(config, path)
 
@@ -79,7 +98,8 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
             )
             save(state, progress)
         say(
-            f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} frames, "
-            f"{progress.updates:,} updates each; {path}"
+            f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} "
+            f"{'tasks' if config.is_few_shot else 'frames'}, {progress.updates:,} updates each; "
+            f"{path}"
         )
     return 0 if record.status == "finished" else stop.exit_status()

@@ -79,6 +79,10 @@ def _two_colours(spec: EnvironmentSpec) -> DeviceEnvironment:
     return make_two_colours(spec.swap_period, respawn, spec.collection_discount)
 
 
+def _tasks(spec: EnvironmentSpec) -> DeviceEnvironment:
+    raise EnvironmentRefused(f"env.suite={spec.suite}: these are tasks, and no environment")
+
+
 _CHANGES = ("change_every", "change_seed")
 SUITES: dict[str, Suite] = {
     "atari": Suite(
@@ -89,6 +93,8 @@ SUITES: dict[str, Suite] = {
         ),
     ),
     "catch": Suite(_catch, _catch_on_device, _CHANGES, ("catch",)),
+    # Tasks, no games: actors/tasks.
+    "few_shot": Suite(on_device=_tasks, games=("sinusoid", "glyphs", "images"), own_play=True),
     "gymnasium": Suite(_gymnasium),
     "minatar": Suite(
         on_device=_minatar,

@@ -14,7 +14,7 @@ from agents.networks import make_network
 from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
-from scripts import jax_environment, memory, on_device, runtime
+from scripts import few_shot, jax_environment, memory, on_device, runtime
 from scripts.bench.machine import machine, rate
 from scripts.check import check
 from scripts.settings import make_settings
@@ -44,9 +44,10 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
     runtime.use_compilation_cache()
     jax_environment.require_device()
-    environment = on_device.build_environment(config.env)
-    algorithm = on_device.build_algorithm(config, environment)
-    memory.check_on_device(config, environment, algorithm)
+    if not config.is_few_shot:
+        environment = on_device.build_environment(config.env)
+        algorithm = on_device.build_algorithm(config, environment)
+        memory.check_on_device(config, environment, algorithm)
     programs = _programs(source, overrides, config)
     # The configuration itself is in each series, under a name of its own: one program, timed once.
     rates: dict[Callable[[], int], list[float]] = {work: [] for work in programs.values()}
@@ -59,6 +60,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
         return {n.partition("=")[2]: rate for n, rate in median.items() if n.startswith(f"{by}=")}
 
     whole = rates[programs["whole"]]
+    unit = "tasks" if config.is_few_shot else "environment steps"
     result = {
         "config": source,
         "overrides": overrides,
@@ -68,7 +70,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
         "bootstrap_steps": config.meta.bootstrap_steps,
         **machine(),
         "rounds": _ROUNDS,
-        "unit": "environment steps per second, all seeds together",
+        "unit": f"{unit} per second, all seeds together",
         "steps_per_second": {
             **{k: v for k, v in median.items() if "=" not in k},
             "whole_range": [round(min(whole)), round(max(whole))],
@@ -84,7 +86,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
 def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Callable[[], int]]:
     whole = _training(config)
     programs = {"whole": whole}
-    if not config.agent.algorithm.startswith("q_lambda"):
+    if not config.agent.algorithm.startswith("q_lambda") and not config.is_few_shot:
         name = "actor_critic" if config.is_on_policy else "impala"
         plain = load(source, [*overrides, f"agent.algorithm={name}"])
         programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
@@ -104,6 +106,8 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
 
 
 def _training(config: Config) -> Callable[[], int]:
+    if config.is_few_shot:
+        return _repeated(few_shot.build_few_shot_learner(config, few_shot.build_tasks(config)))
     algorithm = on_device.build_algorithm(config, on_device.build_environment(config.env))
     return _repeated(on_device.build_seeds_learner(config, algorithm))
 

@@ -9,6 +9,7 @@ import numpy as np
 from configs.load import ConfigError
 from learner.reading import printable
 from learner.run_folder import SEEDS
+from scripts.report import few_shot as few_shot_report
 from scripts.report import seed_runs
 from scripts.report.common_frames import write_common_frames
 from scripts.report.comparison import (
@@ -72,10 +73,12 @@ def report(
     paths = find_runs(given)
     planned, faults = planned_trials(given)
     notes = never_started(planned, paths)
-    seed_folders, runs = [], []
+    seed_folders, task_runs, runs = [], [], []
     for path in paths:
         try:
-            if (path / SEEDS).is_file():
+            if (path / SEEDS).is_file() and few_shot_report.holds_tasks(path):
+                task_runs.append(few_shot_report.read(path))
+            elif (path / SEEDS).is_file():
                 seed_folders.append(seed_runs.read(path))
             else:
                 runs.append(read_run(path))
@@ -83,8 +86,8 @@ def report(
             if paths == [path]:
                 raise
             faults.append(str(error))  # of one of many, which has just begun, say
-    faults += [fault for run in (*seed_folders, *runs) for fault in run.faults]
-    if not seed_folders and not runs:
+    faults += [fault for run in (*seed_folders, *task_runs, *runs) for fault in run.faults]
+    if not seed_folders and not task_runs and not runs:
         raise ConfigError(f"no run to report: {'; '.join([*notes, *faults])}")
     faults = [printable(fault, _LONGEST_FAULT) for fault in faults]
     for fault in faults:
@@ -110,6 +113,14 @@ def report(
                 "own, and totals are compared within a world only"
             )
         sections.append(Section("Runs of several seeds", {}, told, part.tables, part.figures))
+        written += part.files
+    if task_runs:
+        alone = not groups and not runs
+        part = few_shot_report.report_tasks(
+            task_runs, folder, "table" if alone else "few_shot_table"
+        )
+        told = [f"{run.label}: {run.status}" for run in task_runs if run.status != "finished"]
+        sections.append(Section("Few-shot learning", {}, told, part.tables, part.figures))
         written += part.files
     for index, comparison in enumerate(comparisons):
         suffix = f"_protocol{index + 1}" if len(comparisons) > 1 else ""

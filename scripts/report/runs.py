@@ -25,7 +25,7 @@ _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep h
 # Of a configuration, what reports calculate with; each may also be null.
 _COUNTS = (
     *("seed", "total_frames", "learner.schedule_frames", "evaluation.every_frames"),
-    *("env.swap_period", "meta.inner_steps", "meta.bootstrap_steps"),
+    *("env.swap_period", "meta.inner_steps", "meta.bootstrap_steps", "learner.batch_size"),
 )
 _MOST_OF_PLUGINS = 12  # hyper-parameters, of which each is a panel of a figure
 _LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more

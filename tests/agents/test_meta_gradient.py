@@ -303,3 +303,26 @@ def test_it_serves_other_than_actor_critics(x64):
     x1 = x - w * (x - d1)
     np.testing.assert_allclose(output.state.params, x1, rtol=1e-12)
     np.testing.assert_allclose(gradients["rate"], a * x1 * -(x - d1), rtol=1e-12)
+
+
+def test_meta_parameters_may_be_where_it_starts(x64):
+    """By hand: x0 = w, x1 = x0 - a (x0 - d), target x1 - b x1, mu = (target - x1)^2 / 2.
+
+    d mu / d w = (x1 - target) dx1/dw = b x1 (1 - a). The state that is given does not matter.
+    """
+    a, b, w, d = 0.3, 0.1, 2.0, 0.5
+
+    def last_update(initial, state, data):
+        assert initial == w
+        return state * (1 - b)
+
+    meta_gradient = bootstrapped_meta_gradient(
+        lambda x, data, meta_params: (x - a * (x - data), ()),
+        bootstrap_target(lambda x, data, meta_params: (x, ()), last_update),
+        lambda target, x, inputs: 0.5 * (target - x) ** 2,
+        start=lambda meta_params, state: meta_params + 0.0 * state,
+    )
+    gradient, output = meta_gradient(w, 9.0, jnp.asarray([d]), jnp.asarray([0.0]))
+    x1 = w - a * (w - d)
+    np.testing.assert_allclose(output.state, x1, rtol=1e-12)
+    np.testing.assert_allclose(gradient, b * x1 * (1 - a), rtol=1e-12)
