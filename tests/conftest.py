@@ -24,7 +24,10 @@ def x64():
 # Without Ray, or with one that little else waits for.
 _ANYWHERE = tuple(
     f"tests/system/test_{name}.py"
-    for name in ("bad_input", "in_process", "output", "processes", "self_tuning", "two_colours")
+    for name in (
+        *("bad_input", "few_shot", "in_process", "output", "processes", "self_tuning"),
+        "two_colours",
+    )
 )
 
 
