@@ -52,9 +52,8 @@ class SeedCurves:
 
     def add(self, point: CurvePoint) -> None:
         """Takes one point."""
-        curves = {**point.hyperparameters, **point.examined}
-        if point.reward is not None:
-            curves["reward"] = point.reward
+        given = {"reward": point.reward, **point.hyperparameters, **point.examined}
+        curves = {name: values for name, values in given.items() if values is not None}
         if point.greedy_changes is not None:
             curves["greedy_changes"] = point.greedy_changes
         if point.episode_return is not None:

@@ -127,6 +127,11 @@ def build_few_shot_learner(config: Config, tasks: Tasks) -> SeedsLearner:
     settings, few = make_few_shot_settings(config), config.few_shot
     algorithm = few_shot(settings, tasks.problem)
 
+    on_training = algorithm._replace(
+        step=lambda state, keys, data: algorithm.step(state, keys, data["train"]),
+        diagnose=lambda state, keys, data: algorithm.diagnose(state, keys, data["train"]),
+    )
+
     def examine(state: State, key: jax.Array, data: Any) -> Metrics:
         assert state.meta is not None
         known = assess_tasks(
@@ -139,13 +144,9 @@ def build_few_shot_learner(config: Config, tasks: Tasks) -> SeedsLearner:
             steps=max(few.validation_steps),
         )
         means = jax.tree.map(lambda x: jnp.mean(x, axis=0), known)
-        cosine = algorithm.diagnose(state, key[None], data)
+        cosine = on_training.diagnose(state, key[None], data)
         return {**validation_metrics(means, few.validation_steps), **cosine}
 
-    on_training = algorithm._replace(
-        step=lambda state, keys, data: algorithm.step(state, keys, data["train"]),
-        diagnose=lambda state, keys, data: algorithm.diagnose(state, keys, data["train"]),
-    )
     seen = {split: tasks.data[split] for split in ("train", "validation")}
     return make_seeds_learner(
         on_training,

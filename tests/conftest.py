@@ -33,6 +33,7 @@ _ANYWHERE = tuple(
     for name in (
         "bad_input",
         "earlier_runs",
+        "few_shot",
         "in_process",
         "output",
         "processes",

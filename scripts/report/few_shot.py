@@ -280,7 +280,9 @@ def _row(run: TaskRun, maml: TaskRun | None) -> dict[str, Any]:
         "K": get("meta.inner_steps"),
         "L": get("meta.bootstrap_steps") if bmg else None,
         "matching": get("meta.matching") if bmg else None,
-        "target data": get("few_shot.target_data") if bmg else None,
+        "target data": get("few_shot.target_data")
+        if bmg and get("meta.bootstrap_steps") != 1
+        else None,
         "seeds": seeds,
         "meta-steps": round(float(run.steps[-1])),
         "tasks": int(run.tasks[-1]),

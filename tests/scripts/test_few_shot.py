@@ -112,18 +112,27 @@ def test_glyphs_have_so_many_classes():
         build_tasks(config)
 
 
-def test_a_point_has_a_validation_on_the_same_tasks_for_all_seeds():
+def test_a_point_has_a_validation_on_the_same_tasks_for_all_seeds(tmp_path, monkeypatch):
     """And the cosine of the two meta-gradients; learned rates are told by layer."""
-    small = ("few_shot.validate_every=2", "few_shot.validation_tasks=3", "learner.batch_size=2")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where images are cached
+    images(tmp_path, {"train": [3, 3, 3], "val": [3, 3], "test": [3, 3]})
+    tasks = ("few_shot.ways=2", "few_shot.queries=2", "learner.batch_size=2")
+    small = ("few_shot.validate_every=2", "few_shot.validation_tasks=3", "seeds=2")
     config = load(
-        "few_shot/sinusoid_bmg", [*small, "meta.learned=[learning_rate_scale]", "seeds=2"]
+        "few_shot/images_bmg",
+        [
+            *(*tasks, *small, f"few_shot.folder={tmp_path}", "few_shot.image_size=4"),
+            *("agent.network=dense_40", "meta.learned=[learning_rate_scale]"),
+            *("meta.inner_steps=1", "meta.bootstrap_steps=2", "few_shot.validation_steps=[1, 2]"),
+        ],
     )
     learner = build_few_shot_learner(config, build_tasks(config))
     assert (learner.steps, learner.updates) == (4, 2)
     state, metrics = learner.step(learner.place(learner.initial_state()))
-    for name in ("support_loss_before", "query_loss_after_1", "query_loss_after_10"):
+    for name in ("support_loss_before", "query_loss_after_1", "accuracy_after_2"):
         assert metrics[f"validation/{name}"].shape == (2,)
-    assert "validation/accuracy_before" not in metrics
+    right = 3 * 4 * np.asarray(metrics["validation/accuracy_before"])  # of 3 tasks with 4 queries
+    np.testing.assert_allclose(right, np.round(right), atol=1e-4)
     assert (np.abs(metrics["meta/cosine"]) <= 1.0).all()
     scales = {k: v for k, v in metrics.items() if k.startswith("meta/learning_rate_scale/")}
     assert len(scales) == 3
