@@ -54,7 +54,7 @@ def test_shipped_configurations_fit(name):
             ["actors.count=10000"],
         ),
         ("catch/impala", ["learner.unroll_length=1e6"], ["learner.unroll_length", "activations"]),
-        ("minatar/impala", ["learner.unroll_length=1e5"], ["learner.unroll_length", "activations"]),
+        ("minatar/impala", ["learner.unroll_length=1e6"], ["learner.unroll_length", "activations"]),
         ("two_colours/bmg", ["meta.inner_steps=1e6"], ["meta.inner_steps=1000000", "activations"]),
         ("two_colours/bmg", ["learner.unroll_length=1e9"], ["learner.unroll_length=1000000000"]),
         ("two_colours/bmg", ["meta.hidden=[100000,1000000]"], ["meta.hidden=[100000, 1000000]"]),

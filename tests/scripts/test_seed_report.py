@@ -491,7 +491,7 @@ def test_a_figure_for_each_swap_period(tmp_path):
     run_report(often, seldom, out=tmp_path / "out")
     for name in ("schedule_every_500", "schedule_every_1000", "after_swap_every_500"):
         assert (tmp_path / "out" / f"{name}.png").exists()
-    still = make_run(tmp_path / "c", noise(1, 80), env__suite="few_shot")
+    still = make_run(tmp_path / "c", noise(1, 80), env__suite="minatar")
     run_report(still, out=tmp_path / "still")
     names = {file.name for file in (tmp_path / "still").iterdir()}
     assert names == {
