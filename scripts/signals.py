@@ -1,6 +1,7 @@
 """The signals that end a command: Ctrl-C, a batch system's, that of a terminal that is closed."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import NoReturn
 _FINALISED_SECONDS = 0.01
 _undoing: list[Callable[[], None]] = []
 _interrupted_by: int | None = None
+_was_interrupted = False  # once or more often: what was left in its middle may still complain
 
 
 def ending() -> list[signal.Signals]:
@@ -62,9 +64,10 @@ def raise_interrupt(number: int) -> NoReturn:
 
     Libraries, which it leaves in the middle of their work, and their threads have no more to say.
     """
-    global _interrupted_by
-    _interrupted_by = number
+    global _interrupted_by, _was_interrupted
+    _interrupted_by, _was_interrupted = number, True
     threading.excepthook = lambda args: None
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")
     raise KeyboardInterrupt(number)
 
@@ -110,7 +113,7 @@ def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
         number = error.args[0] if error.args else signal.SIGINT
         # By another thread: here it would be raised within this function.
         threading.Timer(_FINALISED_SECONDS, os.kill, (os.getpid(), number)).start()
-    elif _interrupted_by is None:
+    elif not _was_interrupted:
         sys.__unraisablehook__(unraisable)
 
 

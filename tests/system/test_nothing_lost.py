@@ -14,7 +14,7 @@ from actors.ray_folder import ray_folder
 from configs.load import load
 from learner.loop import Progress
 from scripts.check import RunFailed
-from scripts.train import Record
+from scripts.record import Record
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
 CATCH = (

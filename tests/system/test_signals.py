@@ -68,16 +68,17 @@ import numpy as np
 from configs.load import load
 from learner.checkpoint import Checkpoints
 from learner.loop import Progress
-from scripts import runtime, train
+from scripts import runtime
+from scripts.record import Record
 from tests.system.command import read_summary
 class State(NamedTuple):
     arrays: Any
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 state = State({str(i): np.zeros((64, 64), np.float32) for i in range(100)})
 config = load("catch/impala", ["actors.runtime=in_process", "logging.tensorboard=false"])
-checkpoints = Checkpoints(Path(sys.argv[1], "checkpoints"), 3)
-record = train.Record(config, Path(sys.argv[1]), 3)
+record = Record(config, Path(sys.argv[1]), 3)
 for k in range(12):
+    checkpoints = Checkpoints(Path(sys.argv[1], str(k)), 3)  # threads may still be in the last one
     stop = runtime.StopSignals()
     signal.raise_signal(signal.SIGINT)  # the first one
     record.note("running")
