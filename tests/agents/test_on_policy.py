@@ -13,6 +13,7 @@ from agents.hyperparameters import Learned
 from agents.matching import MATCHING, Weights, compare
 from agents.meta_network import add_reward
 from agents.networks import Network, make_network
+from agents.objectives import OBJECTIVES
 from agents.on_policy import on_policy_parts
 from agents.optimizers import make_optimizer
 from agents.settings import OptimizerSettings
@@ -99,7 +100,8 @@ def test_finite_differences_with_everything_played_held_fixed(
     V-trace has the acting policy in its weights, so there the two would differ if what is played
     were not stopped.
     """
-    monkeypatch.setattr(actor_critic, "make_one_step_targets", make_targets)
+    replaced = OBJECTIVES["actor_critic"]._replace(own_targets=make_targets)
+    monkeypatch.setitem(OBJECTIVES, "actor_critic", replaced)
     problem = Problem(matching, context_length)
     rule = make_rule(problem.network, make_targets, LOSS, OPTIMIZER)
     (gradients, output), keys = problem.meta_gradient(inner_steps, bootstrap_steps)
