@@ -305,7 +305,7 @@ def test_from_the_command_line(folder):
         (["plugins=[early]"], "bmg: plugins=early: it computes with JAX while it is imported"),
         (
             ["plugins=[my_network]", "agent.network=narow"],
-            "separate, narrow; did you mean 'narrow'?",
+            "four_blocks, narrow; did you mean 'narrow'?",
         ),
     ):
         result = bmg("train", "catch/impala", *words, "--run-dir", folder / "run", cwd=folder)

@@ -25,7 +25,7 @@ from learner.checkpoint import CheckpointError, Checkpoints
 from learner.loop import Progress
 from learner.reading import Unreadable, last_metrics
 from learner.run_folder import RunFolder, RunLocked, forget_after, locked
-from scripts import evaluate, record, resuming
+from scripts import evaluate, evaluation, record, resuming
 from scripts.check import RunFailed
 from scripts.folders import check_run_folder
 from scripts.report.comparison import compare
@@ -278,7 +278,7 @@ def _configuration(run):
 def _evaluate(run):
     """What `bmg evaluate` reads beside checkpoints and the configuration."""
     evaluate._is_played(run / "evaluation-at-8.json")
-    evaluate._learned(run)
+    evaluation._learned(run)
 
 
 def _status(run):
