@@ -46,6 +46,7 @@ def test_it_goes_on_and_is_evaluated(runs, name):
 
 def test_it_is_reported(runs, tmp_path):
     assert report([str(runs)], str(tmp_path / "report"), []) == 0
-    page = (tmp_path / "report" / "report.md").read_text()
-    assert "catch" in page
-    assert "two_colours" in page
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "catch-bmg" in page
+    assert "Runs of several seeds" in page
+    assert (tmp_path / "report" / "schedule.png").exists()
