@@ -14,7 +14,7 @@ from configs.schema import Config
 from configs.sweep import load_sweep, named_sweeps
 from scripts import cli
 from scripts.check import check
-from scripts.sweep.sweep import _configurations
+from scripts.sweep.plan import configurations
 
 _KEYS = list(flat(Config().model_dump(mode="json")))
 _GROUPS = sorted({key.rpartition(".")[0] for key in _KEYS} - {""})
@@ -235,7 +235,7 @@ def test_sweeps(folder, monkeypatch, capsys):
 
     def sweep_and_check(file):
         plan = load_sweep(file, (), tuple(BY_NAME))
-        _configurations(plan._replace(trials=plan.trials[:4]), None)
+        configurations(plan._replace(trials=plan.trials[:4]), None)
 
     for _ in range(200):
         file = _file(rng, folder, texts)
