@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         nargs="?",
         const="",
+        type=_path_or_nothing,
         metavar="RUN_DIR",
         help="go on with that run, with its own configuration, or with CONFIG in --run-dir",
     )
@@ -204,7 +205,7 @@ def _settle_resume(parser: argparse.ArgumentParser, options: argparse.Namespace)
     if named:
         if options.run_dir is not None or options.config is not None:
             parser.error("--resume RUN_DIR takes the run's own configuration: leave out CONFIG")
-        options.run_dir = _path(named)
+        options.run_dir = named
     if options.config is None and not (options.resume and options.run_dir):
         parser.error("CONFIG is missing (`bmg configs` lists them), or --resume RUN_DIR")
 
@@ -217,6 +218,10 @@ def _path(text: str) -> str:
     if path.startswith("~"):
         raise argparse.ArgumentTypeError(f"{text}: no such user; write ./{text} if it is a name")
     return path
+
+
+def _path_or_nothing(text: str) -> str:
+    return text and _path(text)
 
 
 def _positive(text: str) -> int:

@@ -33,7 +33,10 @@ def refused(tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("option", ["--run-dir=", "--run-dir=~nobody-of-that-name/x"])
+@pytest.mark.parametrize(
+    "option",
+    ["--run-dir=", "--run-dir=~nobody-of-that-name/x", "--resume=~nobody-of-that-name/x"],
+)
 def test_paths_that_name_nothing(refused, option):
     (line,) = refused("train", "catch/impala", option)
     assert "must not be empty" in line or "no such user" in line

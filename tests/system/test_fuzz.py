@@ -256,7 +256,15 @@ def _is_refused(arguments, capsys):
         capsys.readouterr()
         return end.code == 2
     if options.command not in ("train", "bench"):
-        return options.command != "games"
+        return options.command not in ("configs", "games")
+    if options.command == "train":
+        try:
+            cli._settle_resume(cli._parser(), options)
+        except SystemExit:
+            capsys.readouterr()
+            return True
+        if options.config is None:  # a run to go on with, and there is none
+            return True
     return bool(_checked(lambda: _load_and_check(options.config, options.overrides)))
 
 
