@@ -121,8 +121,7 @@ def bmg(parts: Parts, settings: Settings, through: Update | None = None) -> Algo
         gradient, output = learning.gradient(
             state.meta.params, state.inner, *inputs(online, further)
         )
-        changes, opt_state = optimizer.update(gradient, state.meta.opt_state, state.meta.params)
-        learned = MetaState(jax.tree.map(jnp.add, state.meta.params, changes), opt_state)
+        learned = meta_step(optimizer, gradient, state.meta)
         if meta.warmup_updates:
             warm = state.updates >= meta.warmup_updates
             learned = jax.tree.map(lambda new, old: jnp.where(warm, new, old), learned, state.meta)
@@ -139,10 +138,7 @@ def bmg(parts: Parts, settings: Settings, through: Update | None = None) -> Algo
         newest = jax.tree.map(lambda x: x[-1:], to_target)
         a, _ = learning.gradient(state.meta.params, state.inner, first, to_target)
         b, _ = plain.gradient(state.meta.params, state.inner, first, newest)
-        products = jax.tree.map(lambda a, b: jnp.sum(a * b), a, b)
-        norms = optax.tree.norm(a) * optax.tree.norm(b)
-        cosine = jnp.where(norms > 0.0, sum(jax.tree.leaves(products)) / norms, 0.0)
-        return {"meta/cosine": cosine}
+        return {"meta/cosine": cosine(a, b)}
 
     extra = meta.bootstrap_steps - 1
     return Algorithm(
@@ -230,6 +226,21 @@ def _described(parts: Parts, inner: Any, meta_params: Any) -> Metrics:
     """The hyper-parameters that are no constants, as the next update sees them."""
     values = learned_values(parts.tuned, parts.tuned.values(meta_params, parts.context(inner)))
     return {f"meta/{name}": value for name, value in values.items()}
+
+
+def meta_step(
+    optimizer: optax.GradientTransformation, gradient: Any, state: MetaState
+) -> MetaState:
+    """The meta-parameters after a step of their optimiser."""
+    changes, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    return MetaState(jax.tree.map(jnp.add, state.params, changes), opt_state)
+
+
+def cosine(a: Any, b: Any) -> jax.Array:
+    """Of the angle between two gradients, over all their parts; 0 where one of them is zero."""
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), a, b)
+    norms = optax.tree.norm(a) * optax.tree.norm(b)
+    return jnp.where(norms > 0.0, sum(jax.tree.leaves(products)) / norms, 0.0)
 
 
 def _of_meta_update(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents.algorithm import Algorithm, MetaLearning, MetaState, State
+from agents.algorithm import Algorithm, MetaLearning, MetaState, State, cosine, meta_step
 from agents.hyperparameters import Learned
 from agents.matching import Weights, squared_distance
 from agents.meta_gradient import bootstrap_target, bootstrapped_meta_gradient, row
@@ -270,8 +270,7 @@ def few_shot(settings: FewShotSettings, problem: Problem) -> Algorithm:
             }
 
         slopes, seen = jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.vmap(of_task)(tasks))
-        changes, opt_state = optimizer.update(slopes, state.meta.opt_state, params)
-        learned = MetaState(jax.tree.map(jnp.add, params, changes), opt_state)
+        learned = meta_step(optimizer, slopes, state.meta)
         metrics = {**seen, "meta/gradient_norm": optax.tree.norm(slopes)}
         if slopes.rates:
             metrics["meta/gradient/learning_rate_scale"] = optax.tree.norm(slopes.rates)
@@ -298,9 +297,7 @@ def few_shot(settings: FewShotSettings, problem: Problem) -> Algorithm:
             )
             for s, of in ways
         )
-        norms = optax.tree.norm(ours) * optax.tree.norm(mamls)
-        product = optax.tree.vdot(ours, mamls)
-        return {"meta/cosine": jnp.where(norms > 0.0, product / norms, 0.0)}
+        return {"meta/cosine": cosine(ours, mamls)}
 
     return Algorithm(init, step, online=1, diagnose=diagnose, meta=learning)
 
