@@ -19,6 +19,7 @@ from configs import load as _load
 from configs.load import ConfigError
 from configs.schema import Config
 from scripts.check import RunFailed
+from scripts.signals import ending
 
 if TYPE_CHECKING:
     from bmg.policy import Policy
@@ -73,8 +74,7 @@ def train(config: str, run_dir: str | os.PathLike[str] | None = None, **override
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in ending()}
     try:
         yield
     finally:
@@ -86,21 +86,21 @@ def load_run(run_dir: str | os.PathLike[str]) -> Run:
     """Reads a run folder, of a run that goes on as well.
 
     Raises:
-        ConfigError: it holds no run, or its configuration cannot be read; one with plugins needs
-            them to be imported before.
+        ConfigError: it holds no run, or its configuration or curves cannot be read; one with
+            plugins needs them to be imported before.
     """
     from learner.reading import read_metrics, read_summary
-    from learner.run_folder import CONFIGURATION, SEEDS, configuration_of
+    from learner.run_folder import SEEDS, configuration_of
+    from scripts.folders import require_run
+    from scripts.report.runs import read_curves
 
     path = Path(run_dir)
-    if not (path / CONFIGURATION).is_file():
-        raise ConfigError(f"{path} holds no run (no {CONFIGURATION}); give a run folder")
+    require_run(path)
     config = _load.load(str(configuration_of(path)))
     lines, _ = read_metrics(path)
     seeds: dict[str, np.ndarray] = {}
     if (path / SEEDS).is_file():
-        with (path / SEEDS).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            seeds = {name: archive[name] for name in archive.files}
+        seeds = read_curves(path)
     return Run(path, config, _columns(lines), read_summary(path)[0], seeds)
 
 

@@ -13,10 +13,12 @@ import numpy as np
 from jax import export as jax_export
 
 from agents.networks import Network, Params, make_network
+from agents.policies import greedy, sample
 from configs.load import ConfigError
 from configs.load import load as load_config
 from learner.run_folder import configuration_of
 from scripts.evaluate import on_this_machine, require_policy
+from scripts.folders import require_run
 from scripts.settings import make_settings
 from scripts.trained import read_checkpoint
 
@@ -63,9 +65,7 @@ class Policy(NamedTuple):
             ValueError: the observation has another shape.
         """
         logits = self.logits(observation)
-        if key is None:
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return jax.random.categorical(key, logits).astype(jnp.int32)
+        return greedy(jax.random.key(0), logits) if key is None else sample(key, logits)
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Writes the policy for programs without `bmg`: policy.stablehlo and policy.json.
@@ -114,8 +114,7 @@ _apply = jax.jit(_outputs, static_argnums=0)
 
 def load(path: Path, checkpoint: int | None, seed: int | None) -> Policy:
     """As `bmg.load_policy`."""
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} holds no run (no config.yaml); give a run folder")
+    require_run(path)
     config = on_this_machine(load_config(str(configuration_of(path))))
     require_policy(config)
     first = config.seed

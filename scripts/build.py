@@ -304,7 +304,7 @@ def restore_experience(
     """Goes on with the experience of a checkpoint, where the source can be saved.
 
     Args:
-        saved: by `save_experience`.
+        saved: by `FromSource.save`.
         source: as the checkpoint's, not asked for anything yet.
         replay: as the checkpoint's, still empty.
         params: give the structure.

@@ -20,7 +20,6 @@ from configs.schema import Config, EnvironmentConfig
 from scripts.check_on_device import check_on_policy, check_playing
 
 _log = logging.getLogger(__name__)
-_FEW_SHOT_ALGORITHMS = ("maml", "fomaml", "bmg")
 _ON_POLICY_ALGORITHMS = ("actor_critic", "mg", "bmg", "q_lambda", "q_lambda_bmg")
 
 
@@ -157,7 +156,7 @@ def _check_algorithm(config: Config) -> None:
     allowed = _ON_POLICY_ALGORITHMS if config.is_on_policy else everywhere
     allowed = (*allowed, *added("agent.algorithm"))
     if config.is_few_shot:
-        allowed = _FEW_SHOT_ALGORITHMS
+        allowed = (*TABLES["agent.algorithm"].of_tasks, "bmg")
     if name not in allowed:
         raise ConfigError(
             f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"

@@ -12,6 +12,7 @@ from learner import reading
 from scripts import jax_environment, plugins
 from scripts.check import check
 from scripts.check_few_shot import check_evaluation
+from scripts.folders import require_run
 from scripts.resuming import check_same_run
 
 
@@ -42,8 +43,7 @@ def evaluate(
         RunFailed: all its checkpoints are damaged, or the environment raises.
     """
     path = Path(run_dir)
-    if not os.path.isfile(path / "config.yaml"):
-        raise ConfigError(f"{run_dir} holds no run (no config.yaml); give a run folder")
+    require_run(run_dir)
     import_all = functools.partial(plugins.import_all, say=True)
     config = load(str(path / "config.yaml"), (), import_all)
     check_same_run(config, path)

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from agents.few_shot import MetaParams
-from configs.load import ConfigError
 from configs.schema import Config
-from learner.checkpoint import CheckpointError, Checkpoints
-from learner.run_folder import CHECKPOINTS, write_json
+from learner.run_folder import write_json
 from scripts import few_shot
-from scripts.check import RunFailed
 from scripts.output import say
 from scripts.report.seed_statistics import mean_interval
+from scripts.trained import kept_checkpoints, restored
 
 TASKS = 600  # as published results of few-shot learning have
 
@@ -31,16 +29,11 @@ def evaluate(path: Path, config: Config, seed: int, tasks: int | None) -> int:
         ConfigError: there is no checkpoint, or the images are not what they were.
         RunFailed: all checkpoints are damaged.
     """
-    kept = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep)
-    if not kept.versions():
-        raise ConfigError(f"{path} holds no checkpoint yet; train it first")
+    kept = kept_checkpoints(path, config)
     count = tasks or TASKS
     problem = few_shot.build_tasks(config)
     learner = few_shot.build_few_shot_learner(config, problem)
-    try:
-        state, progress = kept.restore(learner.initial_state())
-    except CheckpointError as error:
-        raise RunFailed(str(error)) from error
+    state, progress = restored(kept, learner.initial_state(), None)
     assert state.meta is not None
     known = [
         few_shot.assess_test_tasks(config, problem, of_seed, seed, count)

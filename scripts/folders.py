@@ -9,10 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.load import ConfigError
-from learner.run_folder import LOCK, RunLocked, locked
+from learner.run_folder import CONFIGURATION, LOCK, RunLocked, locked
 from scripts import signals
 
 _FILES = ("config.yaml", "metrics.jsonl", "summary.json", "log.txt", "seeds.npz", LOCK)
+
+
+def require_run(run_dir: str | Path) -> None:
+    """Refuses a folder that holds no run.
+
+    Raises:
+        ConfigError: one line.
+    """
+    if not os.path.isfile(Path(run_dir) / CONFIGURATION):
+        raise ConfigError(f"{run_dir} holds no run (no {CONFIGURATION}); give a run folder")
 
 
 def check_run_folder(path: Path, *, resume: bool) -> None:

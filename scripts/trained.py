@@ -13,6 +13,7 @@ from learner.run_folder import CHECKPOINTS
 from scripts import build, on_device
 from scripts.build import Probe
 from scripts.check import RunFailed
+from scripts.record import AnyState
 
 
 class Trained(NamedTuple):
@@ -35,19 +36,38 @@ def read_checkpoint(path: Path, config: Config, version: int | None = None) -> T
         ConfigError: there is no such checkpoint.
         RunFailed: it is damaged, or all are.
     """
-    kept = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep)
+    kept = kept_checkpoints(path, config)
     versions = kept.versions()
-    if not versions:
-        raise ConfigError(f"{path} holds no checkpoint yet; train it first")
     if version is not None and version not in versions:
         there = ", ".join(map(str, versions))
         raise ConfigError(f"{path} holds no checkpoint {version}; there are {there}")
     like, probe, agents_of = _like(config)
+    state, progress = restored(kept, like, version)
+    return Trained(agents_of(state), progress, probe)
+
+
+def kept_checkpoints(path: Path, config: Config) -> Checkpoints:
+    """Those of a run folder, at least one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kept = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep)
+    if not kept.versions():
+        raise ConfigError(f"{path} holds no checkpoint yet; train it first")
+    return kept
+
+
+def restored(kept: Checkpoints, like: AnyState, version: int | None) -> tuple[AnyState, Progress]:
+    """A state of checkpoints; None: the newest good one.
+
+    Raises:
+        RunFailed: it is damaged, or all are.
+    """
     try:
-        state, progress = kept.restore(like) if version is None else kept.load(version, like)
+        return kept.restore(like) if version is None else kept.load(version, like)
     except CheckpointError as error:
         raise RunFailed(str(error)) from error
-    return Trained(agents_of(state), progress, probe)
 
 
 def read_snapshots(path: Path, config: Config) -> Iterator[Trained]:
@@ -64,10 +84,7 @@ def read_snapshots(path: Path, config: Config) -> Iterator[Trained]:
         )
     like, probe, _ = _like(config)
     for version in kept.versions():
-        try:
-            snapshot, progress = kept.load(version, Snapshot(like.inner.params))
-        except CheckpointError as error:
-            raise RunFailed(str(error)) from error
+        snapshot, progress = restored(kept, Snapshot(like.inner.params), version)
         yield Trained([snapshot.params], progress, probe)
 
 

@@ -24,13 +24,13 @@ class Suite(NamedTuple):
     on_device: MakeOnDevice | None = None
     keys: tuple[str, ...] = ()  # of `env`, beside those that every suite knows
     games: tuple[str, ...] | None = None  # None: not listed here
-    own_play: bool = False  # agents play between their updates, which only the device can
+    device_only: bool = False  # how its agents learn has no place for actors
 
     @property
     def runtimes(self) -> tuple[str, ...]:
         """Where its games can be played, as `actors.runtime` has it."""
         here = () if self.on_device is None else ("on_device",)
-        return here if self.own_play else ("ray", "in_process", *here)
+        return here if self.device_only else ("ray", "in_process", *here)
 
 
 def _atari(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
@@ -94,7 +94,7 @@ SUITES: dict[str, Suite] = {
     ),
     "catch": Suite(_catch, _catch_on_device, _CHANGES, ("catch",)),
     # Tasks, no games: actors/tasks.
-    "few_shot": Suite(on_device=_tasks, games=("sinusoid", "glyphs", "images"), own_play=True),
+    "few_shot": Suite(on_device=_tasks, games=("sinusoid", "glyphs", "images"), device_only=True),
     "gymnasium": Suite(_gymnasium),
     "minatar": Suite(
         on_device=_minatar,
@@ -105,7 +105,7 @@ SUITES: dict[str, Suite] = {
         on_device=_two_colours,
         keys=("swap_period", "respawn", "collection_discount"),
         games=("two_colours",),
-        own_play=True,
+        device_only=True,
     ),
 }
 

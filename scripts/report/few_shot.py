@@ -21,7 +21,7 @@ from scripts.report.figures import (
     pyplot,
     save,
 )
-from scripts.report.runs import SEEDS, read_config, shown
+from scripts.report.runs import SEEDS, read_config, read_curves, shown
 from scripts.report.seed_statistics import Interval, mean_interval
 from scripts.report.tables import write_tables
 
@@ -93,9 +93,8 @@ def read(path: Path) -> TaskRun:
     """
     file = path / SEEDS
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name], np.float64) for name in archive.files}
-    except Exception:  # zip, zlib and NumPy raise a dozen kinds for damaged bytes
+        arrays = {name: np.asarray(x, np.float64) for name, x in read_curves(path).items()}
+    except (TypeError, ValueError):  # texts, say
         raise ConfigError(f"{file} cannot be read: it is damaged or empty") from None
     tasks, seeds = (arrays.get(name, np.zeros(0)) for name in ("frames", "seeds"))
     names = [name for name in arrays if name.startswith(_PREFIX) or name == _COSINE]

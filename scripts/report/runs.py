@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, completed, flat, read_file
 from configs.schema import operational_keys
@@ -180,6 +182,21 @@ def read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
         else:
             known[key] = value
     return known, faults
+
+
+def read_curves(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a run folder's seeds.npz, as they stand there.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    file = path / SEEDS
+    try:
+        # A stream of our own: np.load leaves the file open when a zip is cut short.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception:  # zip, zlib and NumPy raise a dozen kinds for damaged bytes
+        raise ConfigError(f"{file} cannot be read: it is damaged or empty") from None
 
 
 def find_runs(paths: list[Path]) -> list[Path]:

@@ -13,7 +13,7 @@ from configs.load import ConfigError
 from configs.schema import operational_keys
 from learner.reading import read_summary
 from learner.run_folder import SEEDS
-from scripts.report.runs import read_config, shown, without
+from scripts.report.runs import read_config, read_curves, shown, without
 from scripts.report.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
@@ -86,15 +86,9 @@ def read(path: Path) -> SeedRun:
     Raises:
         ConfigError: a file of it is missing, damaged or empty.
     """
-    file = path / SEEDS
-    try:
-        # A stream of our own: np.load leaves the file open when a zip is cut short.
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception:  # zip, zlib and NumPy raise a dozen kinds for damaged bytes
-        raise ConfigError(f"{file} cannot be read: it is damaged or empty") from None
+    arrays = read_curves(path)
     if fault := _fault(arrays):
-        raise ConfigError(f"{file} {fault}")
+        raise ConfigError(f"{path / SEEDS} {fault}")
     prefix = "meta/"
     meta = {shown(n.removeprefix(prefix)): v for n, v in arrays.items() if n.startswith(prefix)}
     summary, faults = read_summary(path)
