@@ -167,6 +167,7 @@ def test_their_meta_gradient_is_right(x64, folder, monkeypatch):
     test_meta_gradient.check_against_finite_differences(problem, 1, 1)
 
 
+@pytest.mark.ci
 def test_actors_trials_and_evaluations_import_them(folder):
     """In a trial of a sweep, whose actors are in a Ray of its own."""
     names = ["my_corridor", "my_network", "my_loss", "my_hyperparameter"]

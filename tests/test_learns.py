@@ -27,11 +27,14 @@ def _train(seed, name="catch/impala", total_frames=200_000, **keys):
     return lines[-1]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.ci) for seed in (1, 2))]
+)
 def test_catch_is_learned(seed):
     assert _train(seed)["episode_return"] >= 0.9
 
 
+@pytest.mark.ci
 def test_it_is_the_learning_that_does_it():
     """The same run without a policy gradient plays like chance (a random paddle: about -0.6)."""
     assert _train(0, **{"agent.policy_cost": 0})["episode_return"] < 0
@@ -40,6 +43,7 @@ def test_it_is_the_learning_that_does_it():
 BAD_START = {"agent.discount": 0.3, "agent.entropy_cost": 0.5, "meta.upper.entropy_cost": 1}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("algorithm", [pytest.param("stacx", marks=pytest.mark.slow), "bmg"])
 def test_bad_hyperparameters_are_repaired(algorithm):
     """The fast version of docs/results/catch_repair: discount 0.3, entropy cost 0.5 at the start.

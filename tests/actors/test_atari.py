@@ -59,6 +59,7 @@ def _resize(frame):
     return weights(210, 84) @ frame @ weights(160, 84).T
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("game", ["breakout", "ms_pacman"])
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 @pytest.mark.parametrize("full", [False, True])
@@ -178,6 +179,7 @@ def test_fire_is_never_pressed_for_the_agent():
     assert any((step.discount == 0.0).any() for step in timesteps)
 
 
+@pytest.mark.ci
 def test_up_to_thirty_noops_all_of_them_possible():
     seeds = environment_seeds(1, 0, 80)  # the first seed with which 80 draws are enough
     environment = Atari(ATARI._replace(game="pong"), 80, 2)
@@ -219,6 +221,7 @@ def test_all_57_games_have_their_rom_and_the_stated_actions():
         assert human_normalised_score(game.name, game.random_score) == 0.0
 
 
+@pytest.mark.ci
 def test_every_game_can_be_made_and_played():
     for game in GAMES:
         environment = Atari(ATARI._replace(game=game.name, full_action_space=True), 1, 1)

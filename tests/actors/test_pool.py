@@ -40,6 +40,7 @@ def _ray():
     disconnect()
 
 
+@pytest.mark.ci
 def test_no_stranger_can_call_what_ray_listens_with(pool):
     """Its servers listen on this machine alone, and want the token that only its processes have."""
     source = pool()
@@ -95,6 +96,7 @@ def _pid(slot):
     return ray.get(slot.handle.__ray_call__.remote(lambda server: os.getpid()))
 
 
+@pytest.mark.ci
 def test_parameters_still_being_computed_do_not_hold_back_those_before_them(pool):
     """A learner that never waits for experience always publishes a copy that is not ready yet."""
     source = pool(actors=1, unrolls_per_batch=1, unrolls_in_flight=1)
@@ -137,6 +139,7 @@ def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
             jax.tree.map(np.testing.assert_array_equal, a.trajectory, b.trajectory)
 
 
+@pytest.mark.ci
 def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(pool):
     source = pool()
     source.publish(PARAMS, 0)
@@ -160,6 +163,7 @@ def test_bytes_in_flight_are_bounded(pool):
         next_batch(source)
 
 
+@pytest.mark.ci
 def test_old_unrolls_are_dropped_and_counted(pool):
     source = pool(max_policy_lag=2)
     source.publish(PARAMS, 0)
@@ -185,6 +189,7 @@ def test_a_killed_worker_is_replaced_and_batches_go_on(pool):
     assert source.statistics()["actors/alive"] == 2
 
 
+@pytest.mark.ci
 def test_a_killed_worker_does_not_stop_strict_mode(pool):
     source = pool(mode="strict")
     source.publish(PARAMS, 0)
@@ -196,6 +201,7 @@ def test_a_killed_worker_does_not_stop_strict_mode(pool):
     assert source.statistics()["actors/restarts"] >= 1
 
 
+@pytest.mark.ci
 def test_an_environment_that_raises_now_and_then_is_replaced(pool):
     """Every server's environments raise in their 30th step, in the sixth of its unrolls."""
     source = pool(gymnasium_spec("Raising"))
@@ -205,6 +211,7 @@ def test_an_environment_that_raises_now_and_then_is_replaced(pool):
     assert source.statistics()["actors/restarts"] >= 2
 
 
+@pytest.mark.ci
 def test_an_environment_that_always_raises_ends_the_run_with_its_own_error(pool):
     source = pool(gymnasium_spec("Raising"), max_failures=1)
     source.publish(COUNTING, 0)
@@ -221,6 +228,7 @@ def test_processes_that_die_in_a_row_end_the_run_later_than_errors_do(pool):
         next_batch(source, within=120)
 
 
+@pytest.mark.ci
 def test_an_environment_that_hangs_is_replaced(pool):
     source = pool(gymnasium_spec("Sleeping"), unroll_timeout_seconds=3.0)
     source.publish(COUNTING, 0)
@@ -229,6 +237,7 @@ def test_an_environment_that_hangs_is_replaced(pool):
     assert source.statistics()["actors/restarts"] >= 1
 
 
+@pytest.mark.ci
 def test_a_learner_that_pauses_does_not_take_its_actors_for_hung(pool):
     """Answers that wait to be taken are as good as new ones."""
     source = pool(unroll_timeout_seconds=2.0)
@@ -239,6 +248,7 @@ def test_a_learner_that_pauses_does_not_take_its_actors_for_hung(pool):
     assert source.statistics()["actors/restarts"] == 0
 
 
+@pytest.mark.ci
 def test_actors_without_room_do_not_hold_up_the_others(pool, monkeypatch):
     """Six actors on four CPUs: the run goes on with four; were there none, it would end."""
     source = pool(actors=6, unroll_timeout_seconds=10.0)
@@ -257,6 +267,7 @@ def test_actors_without_room_do_not_hold_up_the_others(pool, monkeypatch):
         next_batch(starved, within=60)
 
 
+@pytest.mark.ci
 def test_an_environment_that_cannot_be_made_ends_the_run(pool):
     source = pool(gymnasium_spec("Stuck"), max_failures=2)
     source.publish(COUNTING, 0)

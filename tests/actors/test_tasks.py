@@ -48,6 +48,7 @@ def coded_classes(counts):
     return classes.make_classes(images)
 
 
+@pytest.mark.ci
 def test_a_task_has_different_classes_and_no_image_twice():
     counts = [4, 7, 5, 4, 9, 4]
     sample = classes.make_sample(ways=3, shots=1, queries=3)

@@ -175,7 +175,10 @@ def query_loss_after(of, problem, task, steps, weights, *, first_order=False):
     return loss(weights, task.query)
 
 
-@pytest.mark.parametrize(("algorithm", "steps"), [("maml", 1), ("maml", 5), ("fomaml", 5)])
+@pytest.mark.parametrize(
+    ("algorithm", "steps"),
+    [("maml", 1), pytest.param("maml", 5, marks=pytest.mark.ci), ("fomaml", 5)],
+)
 def test_maml_is_the_special_case(x64, algorithm, steps):
     """Whatever else the settings say; and of first order it is when slopes are constants."""
     problem = NUMBERS
@@ -254,6 +257,7 @@ def test_an_assessment_is_of_plain_gradient_steps():
     np.testing.assert_allclose(many.query_loss[4], known.query_loss, rtol=1e-4)
 
 
+@pytest.mark.ci
 def test_the_cosine_of_maml_with_itself_is_one():
     """BMG with a short step and parameters compared is MAML; with all it has, it is not."""
     short = settings(matching="l2", target_learning_rate=1e-2)

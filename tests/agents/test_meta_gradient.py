@@ -173,6 +173,7 @@ def _meta_gradients(dtype, alpha):
     return both(meta_params)
 
 
+@pytest.mark.ci
 def test_identity_on_the_atari_network_in_double_precision(x64):
     alpha = 0.1
     gradients, plain, forward = _meta_gradients(np.float64, alpha)

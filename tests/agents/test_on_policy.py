@@ -81,6 +81,7 @@ class Problem:
         return state, played
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("matching", "make_targets", "inner_steps", "bootstrap_steps", "context_length"),
     [
@@ -135,6 +136,7 @@ def test_finite_differences_with_everything_played_held_fixed(
     assert seen > flat.size / 3
 
 
+@pytest.mark.ci
 def test_the_target_is_the_further_updates_and_one_on_the_plain_objective(x64):
     """Played with the same keys by hand; the learner keeps what the target has played."""
     problem = Problem()
@@ -156,6 +158,7 @@ def test_the_target_is_the_further_updates_and_one_on_the_plain_objective(x64):
     np.testing.assert_array_equal(goal.trajectory.action, state.trajectory.action)
 
 
+@pytest.mark.ci
 def test_recomputing_or_scanning_gives_the_same_gradient(x64):
     (expected, _), _ = Problem(recompute=True, written_out=8).meta_gradient(3, 4)
     for options in ({"recompute": False, "written_out": 8}, {}):

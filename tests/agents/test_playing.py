@@ -44,6 +44,7 @@ def unrolled():
     return params, first, *jax.jit(unroll)(params, first, jax.random.key(3))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("name", "overrides"), [("impala", ()), ("bmg", KEEP)])
 def test_it_is_the_plain_algorithm_on_what_it_has_played(name, overrides):
     plain, own, (_, unroll) = _algorithms(name, *overrides)

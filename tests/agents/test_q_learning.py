@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from actors.environments.device import make_two_colours
 from agents.algorithm import make_algorithm
@@ -74,6 +75,7 @@ class Problem:
         return [np.argmax(values, axis=-1) for values in q]
 
 
+@pytest.mark.ci
 def test_one_number_gets_the_gradient_of_the_formula(x64):
     """Without context. By hand, from the share p of states whose greedy action changes."""
     problem, shares = Problem(context_length=0), []
@@ -94,6 +96,7 @@ def test_one_number_gets_the_gradient_of_the_formula(x64):
     assert any(0 < p < 1 for p in shares)
 
 
+@pytest.mark.ci
 def test_the_meta_gradient_is_that_of_epsilon_alone(x64):
     """By hand: the greedy actions after L - 1 more updates, at the states they went through."""
     problem = Problem()

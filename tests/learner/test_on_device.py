@@ -72,6 +72,7 @@ def three():
     return learner, *_after(learner, 2)
 
 
+@pytest.mark.ci
 def test_a_seed_does_not_depend_on_the_others_or_on_devices(three):
     """As one of two, or of three that two devices share, it gives the same numbers bit for bit.
 
@@ -226,6 +227,7 @@ def test_greedy_changes_are_kept_beside_the_learned_epsilon():
     assert list(points[0].hyperparameters) == ["meta/epsilon"]
 
 
+@pytest.mark.ci
 def test_an_agent_that_plays_before_its_steps(tmp_path):
     """Seeds of their own, episodes in points and lines, and a checkpoint to go on from exactly."""
     learner = _catch("seed=5", "seeds=2")

@@ -34,6 +34,7 @@ def _learn(agent, state, experiences):
     return state, metrics
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "algorithm", ["impala", pytest.param("stacx", marks=pytest.mark.slow), "bmg"]
 )

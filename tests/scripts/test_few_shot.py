@@ -112,6 +112,7 @@ def test_glyphs_have_so_many_classes():
         build_tasks(config)
 
 
+@pytest.mark.ci
 def test_a_point_has_a_validation_on_the_same_tasks_for_all_seeds(tmp_path, monkeypatch):
     """And the cosine of the two meta-gradients; learned rates are told by layer."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where images are cached

@@ -326,6 +326,7 @@ def _all(variations, folder, whole, *functions):
     return said
 
 
+@pytest.mark.ci
 def test_files_of_a_run(tmp_path, caplog, capsys):
     whole = whole_run(tmp_path / "whole")
     for seed in (7, 8):
@@ -345,6 +346,7 @@ def test_files_of_a_run(tmp_path, caplog, capsys):
     assert all(len(record.getMessage().splitlines()) == 1 for record in caplog.records)
 
 
+@pytest.mark.ci
 def test_checkpoints(tmp_path, caplog):
     """A run goes on from what is whole, whatever stands beside it."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)

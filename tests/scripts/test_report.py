@@ -40,6 +40,7 @@ def _few(folder, games=("pong", "breakout", "qbert"), seeds=3, algorithms=("stac
                 write_run(folder / f"{algorithm}-{game}-{seed}", algorithm, game, seed, final)
 
 
+@pytest.mark.ci
 def test_aggregates_of_57_games_agree_with_a_computation_of_their_own(tmp_path):
     rng = np.random.default_rng(5)
     final = {}
@@ -101,6 +102,7 @@ def test_ablations_and_bootstrap_steps(tmp_path):
         assert (tmp_path / "out" / f"{stem}.png").stat().st_size > 5_000, stem
 
 
+@pytest.mark.ci
 def test_protocols_are_never_mixed_unless_asked(tmp_path, capsys):
     _few(tmp_path / "runs", games=("pong",), seeds=2)
     write_run(tmp_path / "runs/odd", "bmg", "pong", 2, 3.0, sticky_actions=0.25)
@@ -118,6 +120,7 @@ def test_protocols_are_never_mixed_unless_asked(tmp_path, capsys):
         _report(tmp_path / "runs", out=tmp_path / "no", mix=["stickyness"])
 
 
+@pytest.mark.ci
 def test_what_is_missing_is_said_and_left_out(tmp_path, capsys):
     runs = tmp_path / "runs"
     _few(runs, seeds=2)
@@ -152,6 +155,7 @@ def test_two_runs_of_one_seed_are_refused(tmp_path):
         _report(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
 
 
+@pytest.mark.ci
 def test_runs_of_before_and_after_a_key_was_added_are_averaged(tmp_path):
     """A key's default is what was done before there was the key."""
     for seed in range(3):
@@ -185,6 +189,7 @@ def test_only_whole_runs_are_averaged_and_an_unfinished_twin_is_no_harm(tmp_path
         _report(runs / "empty", out=tmp_path / "no")
 
 
+@pytest.mark.ci
 def test_runs_without_returns_are_said_and_not_drawn_as_zero(tmp_path, capsys):
     for seed, final in enumerate((3.0, None)):
         folder = tmp_path / "runs" / str(seed)
@@ -231,6 +236,7 @@ def test_half_a_line_is_passed_over(tmp_path):
     assert _rows(tmp_path / "out/table.csv")[0]["frames"] == "200000000"
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's package chromium")
 def test_the_page_in_a_browser(tmp_path):
     """All pictures are in it and can be drawn, nothing is wider than the window."""

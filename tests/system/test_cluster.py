@@ -20,6 +20,7 @@ def cluster():
 
 
 # (By address: also by the tests of faults.)
+@pytest.mark.ci
 @pytest.mark.parametrize("by", [pytest.param("address", marks=pytest.mark.slow), "auto"])
 def test_training_on_a_cluster_leaves_it_running(cluster, tmp_path, by):
     address = cluster.address if by == "address" else "auto"

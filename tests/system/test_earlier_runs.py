@@ -23,6 +23,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", _FRAMES)
 def test_it_goes_on_and_is_evaluated(runs, name):
     """From its own checkpoint: the counters and the learned values go on where they were."""
@@ -44,6 +45,7 @@ def test_it_goes_on_and_is_evaluated(runs, name):
     assert json.loads((run / "evaluation.json").read_text())["episodes"] == 2
 
 
+@pytest.mark.ci
 def test_it_is_reported(runs, tmp_path):
     assert report([str(runs)], str(tmp_path / "report"), []) == 0
     page = (tmp_path / "report" / "index.html").read_text()

@@ -31,6 +31,7 @@ def _play(spec, episodes, num_envs, on_step=lambda moment: None):
     return play_episodes(spec, "shallow", "random", params, **many, on_step=on_step)
 
 
+@pytest.mark.ci
 def test_episodes_without_an_end_are_cut_in_a_real_run(tmp_path):
     """On a terminal, which shows how far it is; once more with a film."""
     folder, film = tmp_path / "run", tmp_path / "film.mp4"
@@ -90,6 +91,7 @@ def test_plain_lines_tell_the_time_left(monkeypatch, capsys):
     assert lines[-1].endswith("left 0:00:00")
 
 
+@pytest.mark.ci
 def test_an_environment_that_raises_is_named_in_one_line_and_what_was_learned_is_kept(tmp_path):
     """In a training and in its evaluation; log.txt has the traceback, of what is a user's code."""
     folder, game = tmp_path / "run", "tests.actors.environments_for_tests:Wearing-v0"

@@ -81,6 +81,7 @@ def test_a_ray_that_does_not_start_in_time_is_started_again(tmp_path):
     assert not raylets[0].is_running() or raylets[0].status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.ci
 def test_workers_that_are_killed_are_replaced(tmp_path):
     folder = tmp_path / "run"
     process = start(*_TRAIN, _game("Endless"), f"total_frames={_FRAMES}", "--run-dir", folder)
@@ -102,6 +103,7 @@ def test_environments_that_raise_or_hang_are_replaced(tmp_path, game, frames):
     assert reason in (folder / "log.txt").read_text()
 
 
+@pytest.mark.ci
 def test_a_crash_loop_ends_the_run_and_pauses_grow(tmp_path):
     folder = tmp_path / "run"
     began = time.monotonic()
@@ -120,6 +122,7 @@ def cluster():
     nodes.shutdown()
 
 
+@pytest.mark.ci
 def test_the_pool_shrinks_and_grows_with_the_cluster(cluster, tmp_path):
     """A node joins, dies with its part of the object store, and another one joins."""
     folder = tmp_path / "run"
@@ -163,6 +166,7 @@ def test_a_node_that_is_lost_with_its_objects_does_not_stop_the_run(cluster, tmp
     assert metrics[-1]["actors/restarts"] >= 1
 
 
+@pytest.mark.ci
 def test_unrolls_that_were_played_and_are_lost_with_their_store_are_played_again(
     cluster, monkeypatch
 ):

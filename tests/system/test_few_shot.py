@@ -59,6 +59,7 @@ def test_the_run_folder(whole):
     assert (after[:, -1] < after[:, 0] - 0.2).all()
 
 
+@pytest.mark.ci
 def test_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(tmp_path, whole):
     folder = tmp_path / "run"
     command = (*SMALL, "checkpoint.every_seconds=0.3")
@@ -78,6 +79,7 @@ def test_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(tmp_path
         np.testing.assert_array_equal(curves[name], undisturbed[name], err_msg=name)
 
 
+@pytest.mark.ci
 def test_evaluated_and_reported(tmp_path, whole):
     refused = bmg("evaluate", whole, "--policy", "greedy")
     assert refused.returncode == 2

@@ -44,6 +44,7 @@ def project(tmp_path):
     return folder
 
 
+@pytest.mark.ci
 def test_learner_actors_trials_and_evaluations_use_the_code_of_the_command(project):
     """And find the folder's environment. A sweep's trial has actors in a Ray of its own."""
     (project / "sweep.yaml").write_text("""

@@ -8,6 +8,7 @@ from tests.system.command import bmg, on_terminal, read_metrics, read_summary, s
 CATCH = ("train", "catch/impala", "logging.every_seconds=0.5", "actors.runtime=in_process")
 
 
+@pytest.mark.ci
 def test_in_process_runs_repeat_bit_for_bit(tmp_path):
     """Also from the configuration that a run has written; its one line counts all updates."""
     runs, written = [], ("train", tmp_path / "a" / "config.yaml")
@@ -23,6 +24,7 @@ def test_in_process_runs_repeat_bit_for_bit(tmp_path):
     assert read_metrics(tmp_path / "c")[-1]["loss/total"] != runs[0]["loss/total"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("config", [pytest.param("impala", marks=pytest.mark.slow), "bmg"])
 def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_run(
     tmp_path, config
@@ -45,6 +47,7 @@ def test_in_process_killed_and_resumed_it_ends_bit_for_bit_like_an_undisturbed_r
     assert equal(state, expected)
 
 
+@pytest.mark.ci
 def test_a_resumed_run_says_when_its_learning_rate_falls_elsewhere(tmp_path):
     folder = tmp_path / "run"
     run = (*CATCH, "learner.learning_rate_schedule=linear", "--run-dir", folder)
@@ -64,6 +67,7 @@ def test_a_resumed_run_says_when_its_learning_rate_falls_elsewhere(tmp_path):
     assert same.stderr == ""
 
 
+@pytest.mark.ci
 def test_live_display_on_a_terminal(tmp_path):
     """A pseudo-terminal, which obeys nothing of a folder's name; neither does the table."""
     folder = tmp_path / "[/2026] proj\x07"
@@ -88,6 +92,7 @@ def test_games_lists_57():
     assert "4,753.3" in result.stdout
 
 
+@pytest.mark.ci
 def test_without_network_weights_and_biases_stays_on_this_machine(tmp_path, monkeypatch):
     """Neither key nor network: said once, and the run goes on."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where a key could be

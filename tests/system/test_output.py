@@ -46,6 +46,7 @@ def _shell(redirections, *arguments, **variables):
     )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
 def test_a_training_outlives_its_reader(tmp_path, terminal):
     """Lines and the live display; then SIGTERM has the status that it always has."""
@@ -72,6 +73,7 @@ def test_a_training_outlives_its_reader(tmp_path, terminal):
     assert read_summary(folder)["status"] == "interrupted"
 
 
+@pytest.mark.ci
 def test_closed_and_full_streams_in_a_folder_that_the_locale_cannot_show(tmp_path):
     folder = tmp_path / "日本"
     run = (*_TRAIN, "evaluation.every_frames=300", "evaluation.episodes=1", "total_frames=600")

@@ -36,6 +36,7 @@ def _end(processes, status=0, within=PATIENCE):
         assert process.returncode == status, outputs
 
 
+@pytest.mark.ci
 def test_two_processes_learn_what_one_does(tmp_path):
     """Actors are numbered through the processes, so the experience is the same."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -68,6 +69,7 @@ def test_a_signal_for_one_ends_both_and_they_resume(tmp_path):
     assert finished["learner_updates"] > stopped["learner_updates"]
 
 
+@pytest.mark.ci
 def test_when_one_is_killed_the_other_does_not_wait_for_it(tmp_path):
     folder = tmp_path / "run"
     processes = _start_two(folder, "total_frames=100000000")

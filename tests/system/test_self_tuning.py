@@ -21,6 +21,7 @@ def _replayable(folder):
     return [line["learner_updates"] for line in lines], {k: [x[k] for x in lines] for k in keys}
 
 
+@pytest.mark.ci
 def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     """K = 2, L = 2, a part of each batch replayed, an auxiliary head; the test below has Ray."""
     folder = tmp_path / "run"
@@ -69,6 +70,7 @@ def test_bmg_trains_resumes_and_its_schedule_can_be_replayed(tmp_path):
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("algorithm", [pytest.param("stacx", marks=pytest.mark.slow), "bmg"])
 def test_atari_tunes_itself(tmp_path, algorithm):
     """The published configurations, on a smaller network and for a few updates."""
@@ -89,6 +91,7 @@ def test_atari_tunes_itself(tmp_path, algorithm):
         assert f"meta/auxiliary_2/{name}" in last
 
 
+@pytest.mark.ci
 def test_replaying_what_was_never_learned_is_refused(tmp_path):
     folder = tmp_path / "run"
     short = ("total_frames=2000", "actors.runtime=in_process")

@@ -36,6 +36,7 @@ def test_during_the_imports(tmp_path, number, library):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.ci
 def test_a_second_ctrl_c_during_the_last_save_and_a_hang_up_under_nohup(tmp_path):
     folder = tmp_path / "run"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -130,6 +131,7 @@ def test_an_interrupt_in_a_finaliser_is_not_lost():
     assert (result.stdout, result.stderr) == ("interrupted by 2\n", "")
 
 
+@pytest.mark.ci
 def test_killed_before_its_first_checkpoint_it_can_be_resumed(tmp_path):
     run = (*_IN_PROCESS, "total_frames=600", "--run-dir")
     for attempt in range(5):
@@ -176,6 +178,7 @@ with watched(node.pid, log, head, Path(folder)):
 _GONE = "Ray's node process (raylet) has ended"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("end", "log", "head", "said"),
     [
@@ -219,6 +222,7 @@ def _family(process):
         return []
 
 
+@pytest.mark.ci
 def test_ray_goes_away_and_the_run_is_resumed_and_ended_while_ray_starts(tmp_path):
     folder = tmp_path / "run"
     run = (*_CATCH, _ENDLESS, "checkpoint.every_seconds=1", "--run-dir", folder)

@@ -54,6 +54,7 @@ def test_what_cannot_work_is_refused_by_its_name(tmp_path, command, variable, va
     assert not folder.exists()
 
 
+@pytest.mark.ci
 def test_a_run_and_its_report_whatever_the_environment_asks_for(tmp_path):
     """With an actor of Ray's, which inherits it."""
     long = tmp_path / _LONG

@@ -63,6 +63,7 @@ def _statuses(results):
     return [read_summary(path)["status"] for path in _trials(results)]
 
 
+@pytest.mark.ci
 def test_killed_half_way_and_resumed_it_repeats_nothing(tmp_path, sweep):
     """SIGKILL: Ray's processes, and the trainings under them, end on their own."""
     results, file = tmp_path / "results", sweep(400_000)
@@ -109,6 +110,7 @@ def _has(path):
     return (path / "summary.json").is_file()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("background", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ctrl_c_saves_all_trials(tmp_path, sweep, background):
     """Also of a sweep that a shell script has put into its background, where SIGINT is ignored."""
@@ -132,6 +134,7 @@ def test_ctrl_c_saves_all_trials(tmp_path, sweep, background):
     assert [read_summary(p)["status"] for p in running] == ["interrupted"] * 2
 
 
+@pytest.mark.ci
 def test_a_failed_trial_is_tried_again_and_told_and_the_others_go_on(tmp_path):
     file = tmp_path / "one_bad.yaml"
     file.write_text("""
@@ -231,6 +234,7 @@ def test_dry_run_estimates_and_creates_nothing(tmp_path, sweep):
     assert [path.name for path in tmp_path.iterdir()] == ["catch.yaml"]
 
 
+@pytest.mark.ci
 def test_two_processes_never_train_into_one_folder(tmp_path):
     folder = tmp_path / "run"
     run = ("train", "catch/impala", "actors.runtime=in_process", "total_frames=100000000")
@@ -244,6 +248,7 @@ def test_two_processes_never_train_into_one_folder(tmp_path):
     assert read_summary(folder)["status"] == "interrupted"
 
 
+@pytest.mark.ci
 def test_what_no_node_has_is_refused_before_anything_is_created(tmp_path, sweep):
     results, file = tmp_path / "results", sweep(1_000)
     for override in ("resources.cpus=999", "resources.gpus=99"):

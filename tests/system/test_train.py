@@ -47,6 +47,7 @@ def test_catch_is_learned_with_ray_actors(tmp_path):
     assert "| catch |" in (folder / "table.md").read_text()
 
 
+@pytest.mark.ci
 def test_atari_end_to_end(tmp_path):
     folder = tmp_path / "run"
     result = bmg("train", "atari/quickstart", "total_frames=12000", "--run-dir", folder)
@@ -68,7 +69,7 @@ def test_atari_end_to_end(tmp_path):
 @pytest.mark.parametrize(
     ("number", "status", "runtime"),
     [
-        (signal.SIGTERM, 143, "ray"),
+        pytest.param(signal.SIGTERM, 143, "ray", marks=pytest.mark.ci),
         pytest.param(signal.SIGINT, 130, "ray", marks=pytest.mark.slow),
         (signal.SIGHUP, 129, "in_process"),
     ],
@@ -104,6 +105,7 @@ def test_signals_save_and_resume_goes_on(tmp_path, number, status, runtime):
     assert read_summary(folder)["status"] == "finished"
 
 
+@pytest.mark.ci
 def test_resume_passes_over_a_damaged_checkpoint_and_refuses_another_configuration(tmp_path):
     folder = tmp_path / "run"
     run = (*IN_PROCESS, "checkpoint.every_seconds=0.2", "--run-dir", folder)
@@ -125,6 +127,7 @@ def test_resume_passes_over_a_damaged_checkpoint_and_refuses_another_configurati
     assert read_summary(folder)["frames"] >= 90_000
 
 
+@pytest.mark.ci
 def test_all_checkpoints_damaged_is_a_failure_that_says_so(tmp_path):
     folder = tmp_path / "run"
     assert bmg(*IN_PROCESS, "total_frames=5000", "--run-dir", folder).returncode == 0
@@ -184,6 +187,7 @@ def test_an_environment_that_raises_at_once_ends_the_run(tmp_path, runtime):
     assert "joystick" in read_summary(folder)["reason"]
 
 
+@pytest.mark.ci
 def test_killed_at_any_moment_it_resumes(tmp_path):
     """SIGKILL of the learner leaves a run that goes on, and its Ray processes end with it."""
     folder = tmp_path / "run"

@@ -26,6 +26,9 @@ SMALL = (
 )
 
 
+pytestmark = pytest.mark.ci
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing has disturbed."""
