@@ -110,7 +110,12 @@ def make_meta_optimizer(
 
 
 class TargetStep(NamedTuple):
-    """How the target of a bootstrapped meta-gradient takes its last step."""
+    """How the target of a bootstrapped meta-gradient takes its last step.
+
+    No average of earlier gradients is in it. Those followed the learned objective, and with Adam's
+    usual momentum they are nine tenths of a step: the target would lie where the learner is going
+    anyway, and every hyper-parameter would be found good (docs/results/minatar measures that).
+    """
 
     optimizer: optax.GradientTransformation
     state: Callable[[Any], Any]  # the optimiser's, made of the learner's `params` and `opt_state`
@@ -118,13 +123,24 @@ class TargetStep(NamedTuple):
 
 def own_step(settings: OptimizerSettings) -> TargetStep:
     """A step of the learner's own optimiser, with its second moments."""
-    return TargetStep(make_optimizer(settings), lambda learner: learner.opt_state)
+    optimizer = make_optimizer(settings._replace(gradient_decay=0.0, adam_beta1=0.0))
+
+    def state(learner: Any) -> Any:
+        clip, moments, rate = _parts(learner.opt_state, settings)
+        return (*clip, moments, rate)
+
+    return TargetStep(optimizer, state)
 
 
 def gradient_step(settings: OptimizerSettings) -> TargetStep:
     """A plain gradient step with the learner's rate, schedule and clipping."""
-    sgd = make_optimizer(settings._replace(name="sgd"))
-    return TargetStep(sgd, lambda learner: _without_second_moments(learner.opt_state))
+    sgd = make_optimizer(settings._replace(name="sgd", gradient_decay=0.0))
+
+    def state(learner: Any) -> Any:
+        clip, _, rate = _parts(learner.opt_state, settings)
+        return (*clip, optax.EmptyState(), rate)
+
+    return TargetStep(sgd, state)
 
 
 def constant_step(learning_rate: float) -> TargetStep:
@@ -133,10 +149,10 @@ def constant_step(learning_rate: float) -> TargetStep:
     return TargetStep(sgd, lambda learner: sgd.init(learner.params))
 
 
-def _without_second_moments(opt_state: Any) -> Any:
-    """An optimiser's state for the "sgd" of the same learning rate and clipping.
+def _parts(opt_state: Any, settings: OptimizerSettings) -> tuple[tuple[Any, ...], Any, Any]:
+    """Of `make_optimizer`'s state: clipping (if any), the rule and the rate; no average before it.
 
     A schedule goes on from the learner's number of updates.
     """
-    *before, _, rate = opt_state
-    return (*before, optax.EmptyState(), rate)
+    *before, rule, rate = opt_state
+    return tuple(before[:-1] if settings.gradient_decay else before), rule, rate

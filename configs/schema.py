@@ -290,7 +290,8 @@ class MetaConfig(_Group):
     """Of the squared difference in `value` and `kl_value`."""
     target_optimizer: Literal["learner", "sgd"] = "learner"
     """Of the target's last step: the learner's own with its second moments (RMSProp as published),
-    or a plain gradient step."""
+    or a plain gradient step. Without `adam_beta1` and `gradient_decay`: their averages are of
+    gradients of the learned objective."""
     target_learning_rate: float | None = Field(default=None, gt=0.0)
     """Of `target_optimizer=sgd`, constant and without clipping. null: rate, schedule and clipping
     of the learner, so that only its second moments are left out; for stacx 1, which makes the

@@ -9,10 +9,13 @@ import pytest
 from agents.optimizers import (
     clip_by_norm,
     gradient_norm,
+    gradient_step,
     make_meta_optimizer,
     make_optimizer,
+    own_step,
 )
 from agents.settings import OptimizerSettings
+from agents.update import InnerState
 
 RULES = {
     "sgd": ("sgd", {}),
@@ -68,6 +71,54 @@ def test_adam_takes_gradients_that_are_averaged_before_it_by_it_or_both(gradient
         second = 0.999 * second + 0.001 * average**2
         scale = np.sqrt(second / (1 - 0.999**n)) + 1e-4
         np.testing.assert_allclose(step, -0.1 * first / (1 - adam_beta1**n) / scale, rtol=1e-3)
+
+
+OPTIMIZERS = {
+    "sgd": {"name": "sgd"},
+    "rmsprop": {"name": "rmsprop", "decay": 0.9},
+    "adam": {"name": "adam"},
+    "adam without momentum": {"name": "adam", "adam_beta1": 0.0},
+    "adam of averages": {"name": "adam", "gradient_decay": 0.8},
+    "averages": {"name": "sgd", "gradient_decay": 0.8},
+}
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+@pytest.mark.parametrize("max_norm", [0.0, 1.0])
+def test_a_targets_step_has_no_memory_of_earlier_directions(case, max_norm):
+    """In NumPy: the last gradient and second moments alone, after a past that went elsewhere."""
+    settings = OptimizerSettings(
+        learning_rate=optax.linear_schedule(0.1, 0.0, 10),
+        epsilon=1e-4,
+        max_gradient_norm=max_norm,
+        **OPTIMIZERS[case],
+    )
+    optimizer = make_optimizer(settings)
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    past = [np.asarray(g, np.float32) for g in ([3.0, -1.0], [4.0, -2.0], [2.0, -1.5])]
+    newest = np.asarray([-0.5, 0.25], np.float32)
+    average = second = np.zeros(2)
+    decay = {"rmsprop": 0.9, "adam": 0.999}.get(settings.name, 0.0)
+    for gradient in past:
+        _, state = optimizer.update(jnp.asarray(gradient), state, params)
+        if max_norm:
+            gradient = gradient / max(np.linalg.norm(gradient), 1.0)
+        average = settings.gradient_decay * average + (1 - settings.gradient_decay) * gradient
+        second = decay * second + (1 - decay) * average**2
+    second = decay * second + (1 - decay) * newest**2
+    scale = {
+        "sgd": 1.0,
+        "rmsprop": np.sqrt(second + 1e-4),
+        "adam": np.sqrt(second / (1 - 0.999**4)) + 1e-4,
+    }[settings.name]
+    learner = InnerState(params, state)
+    for step, expected in (
+        (own_step(settings), newest / scale),
+        (gradient_step(settings), newest),
+    ):
+        moved, _ = step.optimizer.update(jnp.asarray(newest), step.state(learner), params)
+        np.testing.assert_allclose(moved, -0.07 * expected, rtol=1e-4)
 
 
 def test_the_unsafe_forms_are_really_unsafe():
