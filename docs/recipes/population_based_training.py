@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import random
+import sys
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Member(tune.Trainable):
     """One member: a seed of its own, on one core."""
 
     def setup(self, config):
+        """Builds its learner; Tune calls it once more whenever the value has changed."""
         use_all_cores(1, 1)
         use_compilation_cache()
         words = [f"{key}={value}" for key, value in config.items() if "." in key]
@@ -51,15 +53,18 @@ class Member(tune.Trainable):
         return {"episode_return": returns / max(episodes, 1.0)}
 
     def save_checkpoint(self, checkpoint_dir):
+        """Keeps parameters, optimiser, environments and random key."""
         state = self._learner.collect(self._state)
         (Path(checkpoint_dir) / STATE).write_bytes(pickle.dumps(state))
 
     def load_checkpoint(self, checkpoint):
+        """Goes on from another member's, or its own."""
         state = pickle.loads((Path(checkpoint) / STATE).read_bytes())
         self._state = self._learner.place(state)
 
 
 def main():
+    """Trains a population and writes each member's returns and values."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--key", default="agent.entropy_cost")
     parser.add_argument("--low", type=float, default=1e-3)
@@ -108,7 +113,8 @@ def main():
         ]
     results.sort(key=lambda member: -member["returns"][-1])
     asked.out.write_text(json.dumps({**vars(asked), "out": None, "population": results}, indent=1))
-    print(f"best member: return {results[0]['returns'][-1]:.1f} at {results[0]['value']:.4g}")
+    best = results[0]
+    sys.stdout.write(f"best member: return {best['returns'][-1]:.1f} at {best['value']:.4g}\n")
 
 
 def _curve(frame, key):
