@@ -28,7 +28,7 @@ from learner.run_folder import (
 from learner.silence import Silence
 from scripts import signals
 from scripts.check import RunFailed, environment_spec, out_of_memory
-from scripts.display import make_display
+from scripts.display import Display
 from scripts.output import say
 from scripts.runtime import memory_mb
 
@@ -85,8 +85,17 @@ def loop_settings(config: Config) -> LoopSettings:
 class Record:
     """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
 
-    def __init__(self, config: Config, path: Path, num_actions: int) -> None:
+    def __init__(self, config: Config, path: Path, num_actions: int, display: Display) -> None:
+        """Begins the folder.
+
+        Args:
+            config: of the run.
+            path: of its folder.
+            num_actions: of its environment.
+            display: which is closed with the record.
+        """
         self.path = path
+        self.display = display
         self.status: Status = "running"
         # First: with it, a run that is killed before its first checkpoint can be started again.
         replace_text(path / CONFIGURATION, config_load.dump(config))
@@ -97,8 +106,6 @@ class Record:
         self._wandb = _wandb(config, path)
         self._silence = _silence(config)
         self.note("running")
-        title = f"{config.name}: {config.env.game} -> {path}"
-        self._display = make_display(title, config.total_frames)
 
     def metrics(self, metrics: dict[str, Any]) -> None:
         """Takes the loop's metrics; adds the memory of all processes of this machine."""
@@ -106,7 +113,7 @@ class Record:
         for warning in self._silence.warnings(metrics):
             _log.warning("frame %s: %s", f"{metrics['frames']:,}", warning)
         self._folder.log(metrics)
-        self._display.show(metrics)
+        self.display.show(metrics)
         if self._gauges is not None:
             self._gauges.set(metrics)
         if self._wandb is not None:
@@ -154,7 +161,7 @@ class Record:
 
     def close(self) -> None:
         """Closes the files and leaves the terminal as it was."""
-        self._display.close()
+        self.display.close()
         self._folder.close()
         logging.getLogger().removeHandler(self._log)
         self._log.close()

@@ -1,12 +1,13 @@
 """`bmg train`: one run from a configuration to a run folder."""
 
+import contextlib
 from pathlib import Path
 
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
 from learner.run_folder import configuration_of
-from scripts import jax_environment, plugins
+from scripts import jax_environment, plugins, signals
 from scripts.check import check, keys_without_effect
 from scripts.configs import print_plan
 from scripts.folders import check_run_folder, new_folder
@@ -61,11 +62,20 @@ def train(
 
 
 def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> int:
+    from scripts.display import NoDisplay, make_display
+
     without_effect = keys_without_effect(config, overrides)
-    jax_environment.require_jax()
-    # Only now, as they import jax: a configuration that is refused is refused at once.
-    if config.runs_on_device:
-        from scripts.train_on_device import run
-    else:
-        from scripts.train_with_actors import run
-    return run(config, path, resume, without_effect)
+    title = f"{config.name}: {config.env.game} -> {path}"
+    with contextlib.ExitStack() as stack:
+        # Before all that takes seconds.
+        shown = not config.learner.process
+        display = make_display(title, config.total_frames) if shown else NoDisplay()
+        stack.enter_context(signals.undone(display.close))
+        display.wait(lambda: "loading JAX")
+        jax_environment.require_jax()
+        # Only now, as they import jax: a configuration that is refused is refused at once.
+        if config.runs_on_device:
+            from scripts.train_on_device import run
+        else:
+            from scripts.train_with_actors import run
+        return run(config, path, resume, without_effect, display)

@@ -81,6 +81,8 @@ def test_live_display_on_a_terminal(tmp_path):
         b"loss/total",
         b"policy lag",
         b"actors",
+        b"loading JAX",
+        b"elapsed",
     ):
         assert word in shown
 
