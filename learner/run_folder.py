@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"  # in a checkpoint: SHA-256 of each of its files
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 # Whoever runs the program can do something about these, and nothing is wrong with it.
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_LOOKED_SECONDS = 0.05  # `is_locked` holds a lock for less
 _log = logging.getLogger(__name__)
 
 
@@ -143,14 +144,33 @@ def locked(path: Path) -> Iterator[None]:
     # O_NONBLOCK: what is no file but a pipe must not be waited for.
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
     with os.fdopen(os.open(path / LOCK, flags, 0o666), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunLocked(f"another process trains into {path}") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+        for last in (False, True):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if last:
+                    raise RunLocked(f"another process trains into {path}") from None
+                time.sleep(_LOOKED_SECONDS)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                break
         yield
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a process holds a run folder, as far as this machine sees; None: it cannot tell."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return False
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

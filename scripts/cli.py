@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The `bmg` command. Sub-commands import their heavy packages when they run, not before."""
 
 import os
@@ -167,6 +168,15 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument("config", nargs="?", help="a name under configs/ or a YAML file")
     configs.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
 
+    status = command(
+        "status",
+        "Tells of running and finished runs, a line each, from their folders.",
+        "bmg status runs results/smoke",
+    )
+    status.add_argument(
+        "folders", nargs="+", metavar="DIR", type=_path, help="run folders, or folders of them"
+    )
+
     command("games", "Lists the 57 Atari games with their scores.", "bmg games")
     return parser
 
@@ -174,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
 def _parse() -> argparse.Namespace:
     """Parses the command line; KEY=VALUE may also stand behind options, as in `--resume seed=1`."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could stand here
+        _complete(parser)
     options, rest = parser.parse_known_args()
     late = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(late) < len(rest) or (late and not hasattr(options, "overrides")):
@@ -187,6 +199,17 @@ def _parse() -> argparse.Namespace:
     if options.command == "train":
         _settle_resume(parser, options)
     return options
+
+
+def _complete(parser: argparse.ArgumentParser) -> NoReturn:
+    """Tells a shell how the word before its cursor may go on, and ends this process."""
+    import argcomplete
+
+    from scripts import completion
+
+    completion.add_to(parser)
+    argcomplete.autocomplete(parser)
+    raise SystemExit(1)
 
 
 def _settle_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -240,7 +263,9 @@ def _seed(text: str) -> int:
 
 def _prints_its_result(options: argparse.Namespace) -> bool:
     """Whether what a command prints is all that comes of it; others leave it in a folder."""
-    return options.command in ("bench", "configs", "games") or getattr(options, "dry_run", False)
+    return options.command in ("bench", "configs", "games", "status") or getattr(
+        options, "dry_run", False
+    )
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -282,6 +307,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from scripts.configs import configs
 
         return configs(options.config, options.overrides)
+    if options.command == "status":
+        from scripts.status import status
+
+        return status(options.folders)
     from scripts.games import games
 
     return games()

@@ -156,7 +156,7 @@ class _Lines:
         )
 
     def _success(self, metrics: dict[str, Any]) -> str:
-        if judged := _judged(metrics):
+        if judged := judgements(metrics):
             return "  ".join(f"{name} {value}" for name, value in judged)
         if "reward_per_step" in metrics:
             return f"reward/step {number(metrics['reward_per_step'], 4)}"
@@ -174,7 +174,7 @@ class _Lines:
             self._thread = None
 
 
-def _judged(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+def judgements(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """How new tasks of few-shot learning are known: accuracies, or losses where there are none."""
     prefix = "validation/"
     names = [name for name in metrics if name.startswith(f"{prefix}accuracy")]
@@ -184,7 +184,7 @@ def _judged(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _of_seeds(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    if judged := _judged(metrics):
+    if judged := judgements(metrics):
         return [*judged, ("seeds", f"{metrics['seeds']}")]
     return [
         ("reward/step", number(metrics["reward_per_step"], 4)),
@@ -279,15 +279,21 @@ def fitted(title: Text, cells: Sequence[tuple[str, str]], console: Console) -> T
     width, height = console.size
     room = max(1, height - len(title.wrap(console, width)) - _AROUND_TABLE)
     unbounded = console.options.update_width(_WIDE)
-    for pairs in range(_MOST_PAIRS, 0, -1):
-        kept = list(cells)
-        if len(kept) > room * pairs:
-            kept = sorted(kept, key=lambda cell: _is_detail(cell[0]))[: room * pairs]
-        table = _table(kept, pairs)
+    pairs = _MOST_PAIRS
+    while pairs > 1:
+        table = _table(_kept(cells, room * pairs), pairs)
         if console.measure(table, options=unbounded).maximum <= width:
             break
+        pairs -= 1
+    table = _table(_kept(cells, room * pairs), pairs)
     table.title, table.expand = title, True
     return table
+
+
+def _kept(cells: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
+    if len(cells) <= most:
+        return list(cells)
+    return sorted(cells, key=lambda cell: _is_detail(cell[0]))[:most]
 
 
 def _is_detail(name: str) -> bool:

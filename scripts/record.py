@@ -30,6 +30,7 @@ from scripts import signals
 from scripts.check import RunFailed, environment_spec, out_of_memory
 from scripts.display import Display
 from scripts.output import say
+from scripts.provenance import now, provenance
 from scripts.runtime import memory_mb
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Record:
         # First: with it, a run that is killed before its first checkpoint can be started again.
         replace_text(path / CONFIGURATION, config_load.dump(config))
         self._facts = _facts(config, num_actions)
+        self._provenance = provenance()
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         self._log = _log_file(path)
         self._gauges = _gauges(config)
@@ -157,7 +159,9 @@ class Record:
     def note(self, status: Status, **facts: str) -> None:
         """Writes the summary with a status."""
         self.status = status
-        self._folder.write_summary(status, **self._facts, **facts)
+        ended = now() if status != "running" else None
+        origin = {"provenance": {**self._provenance, "ended": ended}}
+        self._folder.write_summary(status, **self._facts, **origin, **facts)
 
     def close(self) -> None:
         """Closes the files and leaves the terminal as it was."""

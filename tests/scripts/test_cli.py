@@ -1,5 +1,7 @@
 """Refusals of the command line, in this process: short lines, whatever a user has typed."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from scripts import cli
 from scripts.check import keys_without_effect
 from scripts.configs import configs
 from scripts.train import train
+from tests.system.command import PATIENCE, ROOT
 
 _ESCAPES = "\x1b[31mred\x1b[0m"
 
@@ -195,3 +198,30 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigError, match=r"learner.batch_size=7"):
         train("catch/impala", ["learner.batch_size=7"], "r", False, dry_run=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("bmg sta", ["status "]),
+        ("bmg train catch/b", ["catch/bmg "]),
+        ("bmg train catch/bmg learner.learning_rate_", ["learner.learning_rate_schedule="]),
+        ("bmg sweep sweeps/smo", ["sweeps/smoke "]),
+        ("bmg evaluate x --pol", ["--policy "]),
+        ("bmg evaluate x --policy gr", ["greedy "]),
+    ],
+)
+def test_what_a_shell_completes(typed, offered):
+    """As argcomplete's function in a shell asks: the answer comes on descriptor 8."""
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": typed, "COMP_POINT": str(len(typed))}
+    shell = f'exec 8>&1 >/dev/null 9>/dev/null; exec "{sys.executable}" -m scripts.cli'
+    answered = subprocess.run(
+        ["bash", "-c", shell],
+        env={**os.environ, **asked, "_ARGCOMPLETE_IFS": "\n"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert answered.stdout.split("\n") == offered
