@@ -1,7 +1,9 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
+import decimal
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -20,22 +22,43 @@ from pydantic_core import PydanticKnownError
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from configs.names import added, known
 
+_IN_SHORT = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)([kKMGB])")
+_FACTORS = {"k": 3, "K": 3, "M": 6, "G": 9, "B": 9}
 
-def without_truth(value: Any, annotation: Any) -> Any:
-    """A value for a key of this type, which pydantic would also make of true and false.
+
+def as_meant(value: Any, annotation: Any) -> Any:
+    """A value for a key of this type: 10k and 2.5M are numbers; a whole number may be a text.
 
     Raises:
-        ValueError: it is one of them, or holds one, where numbers are expected.
+        ValueError: it is true or false, or holds one, where numbers are expected: pydantic would
+            make 1 and 0 of them.
     """
     given: object = value
     values = cast(list[Any], given) if isinstance(given, list) else [given]
-    if any(isinstance(item, bool) for item in values) and _takes_numbers(annotation):
+    if takes(annotation, str):
+        is_text = type(value) is int and not takes(annotation, int, float)
+        return str(value) if is_text else value
+    if not takes(annotation, int, float):
+        return value
+    if any(isinstance(item, bool) for item in values):
         raise ValueError("must be a number")
-    return value
+    if isinstance(given, list):
+        return [_number(item) for item in values]
+    return _number(value)
 
 
-def _takes_numbers(annotation: Any) -> bool:
-    return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
+def _number(value: Any) -> Any:
+    """The number that a text like 10k stands for; anything else as it is."""
+    match = _IN_SHORT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    number = decimal.Decimal(match[1]).scaleb(_FACTORS[match[2]])
+    return int(number) if number == int(number) else float(number)
+
+
+def takes(annotation: Any, *types: type) -> bool:
+    """Whether a key's annotation names one of some types, also within another one."""
+    return annotation in types or any(takes(part, *types) for part in get_args(annotation))
 
 
 class _Operational:
@@ -56,8 +79,8 @@ class _Group(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return without_truth(value, cls.model_fields[str(info.field_name)].annotation)
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return as_meant(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 def _a_name(key: str) -> AfterValidator:

@@ -9,7 +9,6 @@ from configs.schema import Config
 from learner.run_folder import configuration_of
 from scripts import jax_environment, plugins, signals
 from scripts.check import check, keys_without_effect
-from scripts.configs import print_plan
 from scripts.folders import check_run_folder, new_folder
 from scripts.resuming import check_same_run, check_schedule, with_own_schedule
 
@@ -47,7 +46,7 @@ def train(
         if resume:
             raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
         if dry_run:
-            return print_plan(config, source, overrides, None)
+            return _print_plan(config, source, overrides, None)
         with new_folder(config.name) as path:
             return _start(config, path, resume, overrides)
     path = Path(run_dir)
@@ -57,8 +56,14 @@ def train(
         check_same_run(config, path)
         check_schedule(config, path)
     if dry_run:
-        return print_plan(config, source, overrides, path)
+        return _print_plan(config, source, overrides, path)
     return _start(config, path, resume, overrides)
+
+
+def _print_plan(config: Config, source: str, overrides: list[str], path: Path | None) -> int:
+    from scripts.configs import print_plan  # only here: it imports rich
+
+    return print_plan(config, source, overrides, path)
 
 
 def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> int:

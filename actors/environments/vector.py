@@ -1,10 +1,13 @@
 """The vector environment that every suite provides, and its auto-reset contract."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
+if TYPE_CHECKING:  # what is checked before anything starts knows specifications, and no arrays
+    import numpy as np
 
 
 class EnvironmentRefused(Exception):

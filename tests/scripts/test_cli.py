@@ -201,6 +201,33 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("trian catch/impala", "'trian': did you mean 'train'? there are train, "),
+        ("report x --mixx y", "--mixx; did you mean '--mix'?"),
+        ("evaluate x --policy gredy", "'gredy': did you mean 'greedy'? there are sample"),
+        ("bench --seconds abc", "--seconds: abc must be a whole number, at least 1"),
+        ("bench --seconds 0", "--seconds: 0 must be a whole number, at least 1"),
+        ("evaluate x --seed -1", "--seed: -1 must be a whole number in [0, 2**31)"),
+        ("train catch/impala --run-dri x", "did you mean '--run-dir'?"),
+        (
+            "train atari/bmg env.game=ALE/Pong-v5",
+            "write env.game=pong, and env.sticky_actions=0.25",
+        ),
+        ("train atari/bmg env.game=PongNoFrameskip-v4", "write env.game=pong"),
+        ("train atari/bmg env.game=SpaceInvaders-v4", "write env.game=space_invaders"),
+        (
+            "train catch/impala env.suite=gymnasium env.game=ALE/Pong-v5",
+            "write env.suite=atari env.game=pong",
+        ),
+    ],
+)
+def test_what_was_meant(refused, words, part):
+    (line,) = refused(*words.split())
+    assert part in line
+
+
+@pytest.mark.parametrize(
     ("typed", "offered"),
     [
         ("bmg sta", ["status "]),
@@ -225,3 +252,40 @@ def test_what_a_shell_completes(typed, offered):
         check=True,
     )
     assert answered.stdout.split("\n") == offered
+
+
+_HEAVY = ("jax", "ray", "numpy", "gymnasium", "ale_py", "optax", "scipy", "matplotlib")
+_LOADED = """
+import sys
+sys.argv = ["bmg", *sys.argv[1:]]
+from scripts.cli import main
+try:
+    main()
+except SystemExit:
+    print("loaded:", *sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "also"),
+    [
+        ("--help", ("pydantic", "rich")),
+        ("games", ("pydantic",)),
+        ("configs", ()),
+        ("train atari/bmg env.gmae=pong", ("rich",)),
+        ("train atari/bmg env.game=pongg", ("rich",)),
+        ("train atari/bmg env.suite=gymnasium learner.batch_size=7", ("rich",)),
+        ("sweep nonsense", ("rich",)),
+        ("status nonsense", ()),
+    ],
+)
+def test_answers_at_once_import_little(words, also):
+    """Each heavy package takes a tenth of a second or more; they are imported where work begins."""
+    command = [sys.executable, "-c", _LOADED, *words.split()]
+    said = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    *_, loaded = said.stderr.splitlines()
+    modules = loaded.split()
+    assert modules[0] == "loaded:"
+    assert [name for name in (*_HEAVY, *also) if name in modules] == []
