@@ -100,6 +100,13 @@ def _a_module(value: str) -> str:
     return value
 
 
+def _a_function(value: str) -> str:
+    module, _, function = value.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise ValueError("must be module:function, as my_service:send")
+    return value
+
+
 class EnvironmentConfig(_Group):
     """`env`: what is played, by which protocol."""
 
@@ -467,7 +474,16 @@ class LoggingConfig(_Group):
     tensorboard: bool = True
     """Writes the same scalars as TensorBoard events."""
     wandb: bool = False
-    """Sends them to Weights & Biases as well (extra `wandb`)."""
+    """Sends them to Weights & Biases as well (extra `wandb`); a resumed run goes on there."""
+    wandb_project: str = Field(default="bmg", min_length=1)
+    """Where they stand there."""
+    wandb_group: str | None = None
+    """Of runs that belong together, as seeds of one setting."""
+    wandb_tags: list[str] = []
+    """Words by which runs are found there."""
+    sink: Annotated[str, AfterValidator(_a_function)] | None = None
+    """module:function, installed or in the current folder, that is called as function(metrics,
+    run_dir) with each line of metrics.jsonl and waited for: for any other service."""
 
 
 class Config(_Group):

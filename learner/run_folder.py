@@ -57,6 +57,11 @@ class RunFolder:
         if self._events is not None:
             self._events.add(metrics)
 
+    def note(self, name: str, text: str) -> None:
+        """Shows a text in TensorBoard, in which lines stay as they are."""
+        if self._events is not None:
+            self._events.add_text(name, text)
+
     def _find_again(self) -> None:
         """Opens metrics.jsonl anew where it was removed, or an editor has put another in its place.
 
@@ -123,6 +128,17 @@ class _Events:
                         wall_time=time.time(), step=metrics["frames"], summary=scalar(name, value)
                     )
                 )
+        self._writer.flush()
+
+    def add_text(self, name: str, text: str) -> None:
+        from tensorboardX.proto.event_pb2 import (
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        from tensorboardX.summary import text as of_text
+
+        indented = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown for verbatim
+        event = Event(wall_time=time.time(), step=0, summary=of_text(name, indented))
+        self._writer.write_event(event)
         self._writer.flush()
 
     def close(self) -> None:

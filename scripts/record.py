@@ -3,6 +3,8 @@
 import contextlib
 import importlib.metadata
 import logging
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +28,7 @@ from learner.run_folder import (
     replace_text,
 )
 from learner.silence import Silence
-from scripts import signals
+from scripts import plugins, signals
 from scripts.check import RunFailed, environment_spec, out_of_memory
 from scripts.display import Display
 from scripts.output import say
@@ -103,9 +105,12 @@ class Record:
         self._facts = _facts(config, num_actions)
         self._provenance = provenance()
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
+        self._folder.note("configuration", config_load.dump(config))
         self._log = _log_file(path)
         self._gauges = _gauges(config)
         self._wandb = _wandb(config, path)
+        sink = config.logging.sink
+        self._sink = None if sink is None else plugins.sink(sink, str(path / CONFIGURATION))
         self._silence = _silence(config)
         self.note("running")
 
@@ -124,6 +129,14 @@ class Record:
             except Exception as error:  # of a service that no training should depend on
                 _log.warning("Weights & Biases stays behind from here on: %s", error)
                 self._wandb = None
+        if self._sink is not None:
+            try:
+                self._sink(dict(metrics), self.path)
+            except Exception as error:  # as above
+                _log.warning(
+                    "the sink gets no more lines: it raised %s: %s", type(error).__name__, error
+                )
+                self._sink = None
 
     @contextlib.contextmanager
     def noting_how_it_ends(self, config: Config, progress: Progress) -> Iterator[None]:
@@ -249,7 +262,11 @@ def _wandb(config: Config, path: Path) -> Any:
     import wandb
 
     settings: dict[str, Any] = {
-        "project": "bmg",
+        "id": _wandb_id(path),
+        "resume": "allow",
+        "project": config.logging.wandb_project,
+        "group": config.logging.wandb_group,
+        "tags": config.logging.wandb_tags,
         "name": config.name,
         "dir": str(path),
         "config": config.model_dump(mode="json"),
@@ -261,3 +278,15 @@ def _wandb(config: Config, path: Path) -> Any:
         reason = " ".join(str(error).split()) or type(error).__name__
         _log.warning("no Weights & Biases (%s); `wandb sync %s/wandb` later", reason, path)
         return wandb.init(**settings, mode="offline")
+
+
+def _wandb_id(path: Path) -> str:
+    """The run's own there, by which a resumed one goes on."""
+    file = path / "wandb" / "id.txt"
+    with contextlib.suppress(OSError):
+        if re.fullmatch("[0-9a-f]{16}", known := file.read_text().strip()):
+            return known
+    file.parent.mkdir(exist_ok=True)
+    new = secrets.token_hex(8)
+    replace_text(file, f"{new}\n")
+    return new

@@ -33,11 +33,14 @@ def train(
         ConfigError: nothing was created or started.
         RunFailed: the run folder says `failed`.
     """
+    own = source is None
     if source is None:
         assert run_dir is not None
         check_run_folder(Path(run_dir), resume=True)
         source = str(configuration_of(Path(run_dir)))
     config = config_load.load(source, overrides, plugins.import_all)
+    if config.logging.sink is not None:
+        plugins.sink(config.logging.sink, source, say=own)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
         return _start(config, Path(run_dir or "runs"), resume, [])

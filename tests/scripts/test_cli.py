@@ -209,6 +209,9 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
         ("bench --seconds abc", "--seconds: abc must be a whole number, at least 1"),
         ("bench --seconds 0", "--seconds: 0 must be a whole number, at least 1"),
         ("evaluate x --seed -1", "--seed: -1 must be a whole number in [0, 2**31)"),
+        ("train catch/impala logging.sink=nonsense", "must be module:function"),
+        ("train catch/impala logging.sink=no_such:f", "no such module is installed"),
+        ("train catch/impala logging.sink=json:send", "json has no function send"),
         ("train catch/impala --run-dri x", "did you mean '--run-dir'?"),
         (
             "train atari/bmg env.game=ALE/Pong-v5",
