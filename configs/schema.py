@@ -131,6 +131,9 @@ class EnvironmentConfig(_Group):
     max_episode_frames: int = Field(default=108_000, ge=1)
     """Emulator frames (minatar: steps) after which an episode is cut; a cut bootstraps, an ending
     does not."""
+    stagger_frames: int = Field(default=0, ge=0, le=1_000_000)
+    """atari and gymnasium: each environment of an actor first plays at random for a number of
+    frames of its own, a uniform draw up to this; so small batches do not all hold one opening."""
     reward_clip: float = Field(default=0.0, ge=0.0)
     """The learner clips rewards to [-reward_clip, reward_clip]; 0 does not clip. Left out, it is 1
     for Atari."""

@@ -74,6 +74,14 @@ class GymnasiumSuite:
         self._frames = np.zeros(self.num_envs, np.int32)
         return self._seen(observation)
 
+    def restart(self, which: np.ndarray) -> np.ndarray:
+        """Begins some episodes anew; see `Restartable`."""
+        with _no_exit():
+            observation, _ = self._environment.reset(options={"reset_mask": which})
+        self._ended = self._ended & ~which
+        self._frames = np.where(which, 0, self._frames)
+        return self._seen(observation)
+
     def step(self, action: np.ndarray) -> Timestep:
         """Plays one action in each environment."""
         with _no_exit():

@@ -49,6 +49,7 @@ class EnvironmentSpec(NamedTuple):
     ramping: bool = True
     change_every: int | None = None
     change_seed: int = 0
+    stagger_frames: int = 0
 
 
 class Timestep(NamedTuple):
@@ -87,6 +88,15 @@ class VectorEnvironment(Protocol):
 
     def close(self) -> None:
         """Frees what the environments hold."""
+        ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """What can begin some of its episodes anew while the others go on."""
+
+    def restart(self, which: np.ndarray) -> np.ndarray:
+        """Begins episodes in some environments, [B] bool; observations [B, ...] of all."""
         ...
 
 
