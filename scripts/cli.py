@@ -53,7 +53,7 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="bmg",
         description="Distributed actor-learner reinforcement learning: Ray actors, a JAX learner.",

@@ -1,6 +1,8 @@
 """What a user sees while a run goes on: a live table, or plain lines where there is no terminal."""
 
 import collections
+import contextlib
+import os
 import sys
 import threading
 import time
@@ -51,6 +53,10 @@ class Display(Protocol):
         """Leaves the terminal as it was. May be called twice."""
         ...
 
+    def abandon(self) -> None:
+        """Shows the cursor again; for the handler of a signal, in which nothing else is safe."""
+        ...
+
 
 def make_display(title: str, total_frames: int) -> Display:
     """A live display on a terminal, else one line for each call."""
@@ -72,6 +78,9 @@ class NoDisplay:
         """Nothing."""
 
     def close(self) -> None:
+        """Nothing."""
+
+    def abandon(self) -> None:
         """Nothing."""
 
 
@@ -173,6 +182,9 @@ class _Lines:
             self._thread.join()  # else it might be printing when Python ends, which is fatal
             self._thread = None
 
+    def abandon(self) -> None:
+        """Nothing."""
+
 
 def judgements(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """How new tasks of few-shot learning are known: accuracies, or losses where there are none."""
@@ -214,14 +226,15 @@ class _Live:
         bar = TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn()
         self._progress = Progress(*bar)
         self._task = self._progress.add_task(f"of {total_frames:,} frames", total=total_frames)
+        self._descriptor = sys.stdout.fileno()
         # Transient: what is refused should stand alone.
         self._live = Live(
             console=Console(), get_renderable=self._shown, refresh_per_second=4, transient=True
         )
-        self._live.start(refresh=True)
 
     def wait(self, what: Callable[[], str]) -> None:
         self._what = what
+        self._live.start(refresh=True)  # not before: whoever waits knows how to close it
 
     def begin(self) -> None:
         self._live.transient = False
@@ -266,6 +279,10 @@ class _Live:
 
     def close(self) -> None:
         self._live.stop()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            os.write(self._descriptor, b"\x1b[?25h")
 
 
 def fitted(title: Text, cells: Sequence[tuple[str, str]], console: Console) -> Table:

@@ -78,7 +78,8 @@ def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> in
         # Before all that takes seconds.
         shown = not config.learner.process
         display = make_display(title, config.total_frames) if shown else NoDisplay()
-        stack.enter_context(signals.undone(display.close))
+        stack.enter_context(signals.undone(display.abandon))
+        stack.enter_context(contextlib.closing(display))
         display.wait(lambda: "loading JAX")
         jax_environment.require_jax()
         # Only now, as they import jax: a configuration that is refused is refused at once.
