@@ -11,6 +11,7 @@ import numpy as np
 from actors.environments.suites import make_environment
 from actors.environments.vector import EnvironmentSpec, Resumable, VectorEnvironment
 from actors.seeding import environment_seeds, policy_key
+from actors.staggering import stagger
 from agents.networks import Network, Params, make_network
 from agents.policies import POLICIES
 from agents.trajectory import Episode, Trajectory, Unroll
@@ -58,7 +59,12 @@ class UnrollServer:
         self._observation = self._environment.reset(
             environment_seeds(spec.seed, serial, spec.num_envs)
         )
-        self._score = np.zeros(spec.num_envs, np.float64)
+        self._score = np.zeros(spec.num_envs, np.float64)  # NaN: of no whole game of the policy
+        if steps := spec.environment.stagger_frames // spec.environment.frame_skip:
+            self._observation, begun = stagger(
+                self._environment, self._observation, steps, spec.seed, serial
+            )
+            self._score[begun] = np.nan
         self._device_params: tuple[int, Params] | None = None
 
     def unroll(self, params: Params, version: int) -> Unroll:
@@ -139,7 +145,8 @@ class UnrollServer:
     def _finished(self, reward: np.ndarray, ended: np.ndarray, frames: np.ndarray) -> list[Episode]:
         self._score += reward
         over = np.flatnonzero(ended)
-        episodes = [Episode(float(self._score[i]), int(frames[i])) for i in over]
+        whole = [i for i in over if not np.isnan(self._score[i])]
+        episodes = [Episode(float(self._score[i]), int(frames[i])) for i in whole]
         self._score[over] = 0.0
         return episodes
 

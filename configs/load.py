@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from agents.settings import MEANING, STACX_KL_COST
 from configs import yaml_text
-from configs.schema import Config, config_type
+from configs.schema import Config, config_type, takes
 
 
 class ConfigError(Exception):
@@ -137,6 +137,8 @@ def parse_override(override: str) -> tuple[str, Any]:
     except UnicodeEncodeError:  # the run's config.yaml could not be read again
         shown = ascii(text)[1:41]
         raise ConfigError(f"{key}={shown}: is no UTF-8 text; is the locale UTF-8?") from None
+    if _takes_text_alone(key) and yaml_text.is_number(text):
+        return key, text.strip()  # as it was typed: 007 and 1e5 are names, too
     try:
         return key, yaml_text.parse(text)
     except yaml_text.Refused as error:
@@ -145,12 +147,22 @@ def parse_override(override: str) -> tuple[str, Any]:
         return key, text
 
 
+def _takes_text_alone(key: str) -> bool:
+    model: Any = config_type()
+    for name in key.split("."):
+        fields = getattr(model, "model_fields", {})
+        if name not in fields:
+            return False
+        model = fields[name].annotation
+    return takes(model, str) and not takes(model, int, float, list)
+
+
 def frames_of(option: str, text: str) -> int:
     """The number of frames that an option of a command is given, written as `total_frames` may be.
 
     Args:
         option: names it where it cannot be used, as `--frames`.
-        text: 4000000 or 4e6.
+        text: 4000000, 4e6 or 4M.
 
     Raises:
         ConfigError: it is no such number.

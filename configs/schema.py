@@ -1,7 +1,9 @@
 """Every configuration key, its type, its bounds and its default, in one place."""
 
+import decimal
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -20,22 +22,43 @@ from pydantic_core import PydanticKnownError
 from agents.hyperparameters import HYPERPARAMETERS, Hyperparameter
 from configs.names import added, known
 
+_IN_SHORT = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)([kKMGB])")
+_FACTORS = {"k": 3, "K": 3, "M": 6, "G": 9, "B": 9}
 
-def without_truth(value: Any, annotation: Any) -> Any:
-    """A value for a key of this type, which pydantic would also make of true and false.
+
+def as_meant(value: Any, annotation: Any) -> Any:
+    """A value for a key of this type: 10k and 2.5M are numbers; a whole number may be a text.
 
     Raises:
-        ValueError: it is one of them, or holds one, where numbers are expected.
+        ValueError: it is true or false, or holds one, where numbers are expected: pydantic would
+            make 1 and 0 of them.
     """
     given: object = value
     values = cast(list[Any], given) if isinstance(given, list) else [given]
-    if any(isinstance(item, bool) for item in values) and _takes_numbers(annotation):
+    if takes(annotation, str):
+        is_text = type(value) is int and not takes(annotation, int, float)
+        return str(value) if is_text else value
+    if not takes(annotation, int, float):
+        return value
+    if any(isinstance(item, bool) for item in values):
         raise ValueError("must be a number")
-    return value
+    if isinstance(given, list):
+        return [_number(item) for item in values]
+    return _number(value)
 
 
-def _takes_numbers(annotation: Any) -> bool:
-    return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
+def _number(value: Any) -> Any:
+    """The number that a text like 10k stands for; anything else as it is."""
+    match = _IN_SHORT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    number = decimal.Decimal(match[1]).scaleb(_FACTORS[match[2]])
+    return int(number) if number == int(number) else float(number)
+
+
+def takes(annotation: Any, *types: type) -> bool:
+    """Whether a key's annotation names one of some types, also within another one."""
+    return annotation in types or any(takes(part, *types) for part in get_args(annotation))
 
 
 class _Operational:
@@ -56,8 +79,8 @@ class _Group(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return without_truth(value, cls.model_fields[str(info.field_name)].annotation)
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return as_meant(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 def _a_name(key: str) -> AfterValidator:
@@ -74,6 +97,13 @@ def _a_name(key: str) -> AfterValidator:
 def _a_module(value: str) -> str:
     if not all(part.isidentifier() for part in value.split(".")):
         raise ValueError("must be the name of a module, as my_module or package.my_module")
+    return value
+
+
+def _a_function(value: str) -> str:
+    module, _, function = value.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise ValueError("must be module:function, as my_service:send")
     return value
 
 
@@ -101,6 +131,9 @@ class EnvironmentConfig(_Group):
     max_episode_frames: int = Field(default=108_000, ge=1)
     """Emulator frames (minatar: steps) after which an episode is cut; a cut bootstraps, an ending
     does not."""
+    stagger_frames: int = Field(default=0, ge=0, le=1_000_000)
+    """atari and gymnasium: each environment of an actor first plays at random for a number of
+    frames of its own, a uniform draw up to this; so small batches do not all hold one opening."""
     reward_clip: float = Field(default=0.0, ge=0.0)
     """The learner clips rewards to [-reward_clip, reward_clip]; 0 does not clip. Left out, it is 1
     for Atari."""
@@ -444,7 +477,16 @@ class LoggingConfig(_Group):
     tensorboard: bool = True
     """Writes the same scalars as TensorBoard events."""
     wandb: bool = False
-    """Sends them to Weights & Biases as well (extra `wandb`)."""
+    """Sends them to Weights & Biases as well (extra `wandb`); a resumed run goes on there."""
+    wandb_project: str = Field(default="bmg", min_length=1)
+    """Where they stand there."""
+    wandb_group: str | None = None
+    """Of runs that belong together, as seeds of one setting."""
+    wandb_tags: list[str] = []
+    """Words by which runs are found there."""
+    sink: Annotated[str, AfterValidator(_a_function)] | None = None
+    """module:function, installed or in the current folder, that is called as function(metrics,
+    run_dir) with each line of metrics.jsonl and waited for: for any other service."""
 
 
 class Config(_Group):

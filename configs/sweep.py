@@ -27,7 +27,7 @@ from configs.load import (
     read_file,
     read_named,
 )
-from configs.schema import without_truth
+from configs.schema import as_meant
 
 ALL_GAMES = "atari57"  # as a value of env.game: all of them
 _MOST_TRIALS = 20_000  # whose configurations are loaded and checked in a minute
@@ -42,8 +42,8 @@ class _Group(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return without_truth(value, cls.model_fields[str(info.field_name)].annotation)
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return as_meant(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class TrialResources(_Group):

@@ -56,6 +56,13 @@ def parse(text: str) -> Any:
         raise NotYaml(f"line {line}: a character that YAML does not allow") from None
 
 
+def is_number(text: str) -> bool:
+    """Whether `parse` makes a decimal number of it."""
+    return any(
+        re.fullmatch(pattern, text.strip()) for tag, pattern, _ in _IMPLICIT if tag in _NUMBERS
+    )
+
+
 class _NotAllowed(yaml.MarkedYAMLError):
     """What YAML allows and a configuration does not."""
 
@@ -162,6 +169,7 @@ _Loader.yaml_constructors = {
     )
 } | {None: SafeConstructor.construct_undefined}
 
+_NUMBERS = ("int", "float")
 _DIGITS = r"[0-9](_?[0-9])*"
 _IMPLICIT = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),

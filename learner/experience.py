@@ -12,7 +12,7 @@ from agents.algorithm import State
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Trajectory, Unroll
 from agents.update import Metrics
-from learner.loop import Batch, LearningDiverged, Progress
+from learner.loop import LEARNING, Batch, LearningDiverged, Progress
 from learner.processes import exchange
 from learner.replay import Replay
 from learner.step import Experience, Learner
@@ -182,6 +182,7 @@ class FromSource:
         self._max_norm = max_gradient_norm
         self._window = _Window(Progress())
         self._metrics: Metrics = {}  # of the newest step, which may still run
+        self._has_batch = False  # whether one has ever come
 
     def start(self, state: State, progress: Progress) -> State:
         """Places a state, and publishes its parameters."""
@@ -213,6 +214,7 @@ class FromSource:
             raise SourceFailed(f"learner process {failed[0]} failed; its own output says why")
         if unrolls is None or (everybody[:, 0] == _STOPS).any():
             return None
+        self._has_batch = True
         experience = self._learner.place_batch(prepare(unrolls, self._composition, self._replay))
         frames, steps, episodes, due_somewhere = map(int, everybody[:, 1:].sum(axis=0))
         if self._metrics:  # a step runs
@@ -268,6 +270,18 @@ class FromSource:
         histogram = {"policy_lag_histogram": self._window.lag_histogram()}
         self._window.restart(progress)
         return {**counted, **values, **self._source.statistics(), **histogram}
+
+    def waits_for(self) -> str:
+        """As `learner.loop.Runtime`'s."""
+        if self._metrics:
+            return LEARNING
+        if self._has_batch:
+            return "compiling the learner's step"
+        counts = self._source.statistics()
+        alive, waiting = (int(counts.get(f"actors/{k}", 0)) for k in ("alive", "waiting"))
+        if waiting:
+            return f"{alive} of {alive + waiting} actors have started"
+        return f"the first unrolls of {alive} actor{'s' if alive != 1 else ''}"
 
     def collect(self, state: State) -> State:
         """The state itself, which each device has."""

@@ -11,6 +11,8 @@ import numpy as np
 
 from agents.trajectory import SourceFailed
 
+LEARNING = "learning; the first numbers come soon"  # what `Runtime.waits_for` says at last
+
 
 class LearningDiverged(Exception):
     """A loss, a gradient or a parameter is not finite; the message says in which update."""
@@ -91,6 +93,10 @@ class Runtime(Protocol):
 
     def line(self, progress: Progress) -> dict[str, Any]:
         """Metrics since the line before."""
+        ...
+
+    def waits_for(self) -> str:
+        """Why there are no metrics yet, in words; may be asked by another thread."""
         ...
 
     def collect(self, state: Any) -> Any:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agents.algorithm import Algorithm, MetaState, State, is_of_meta_update
 from agents.update import Metrics
-from learner.loop import Batch, LearningDiverged, Progress
+from learner.loop import LEARNING, Batch, LearningDiverged, Progress
 from learner.step import all_finite
 
 
@@ -202,6 +202,12 @@ class OnDevice:
         line = _line(self._since, self._learner, progress, now - self._last_line)
         self._since, self._last_line = [], now
         return line
+
+    def waits_for(self) -> str:
+        """As `learner.loop.Runtime`'s."""
+        count = len(self._learner.seeds)
+        of = f" of {count} seeds" if count > 1 else ""
+        return LEARNING if self._running else f"compiling the program{of}"
 
     def collect(self, state: SeedsState) -> SeedsState:
         """Host arrays of `seeds` rows."""

@@ -157,19 +157,28 @@ def read_metrics(folder: Path, most: int | None = None) -> tuple[list[dict[str, 
 
 def last_metrics(folder: Path) -> dict[str, Any]:
     """The last whole line of a run's metrics, without reading all; empty before there is one."""
+    lines = newest_metrics(folder, 1)
+    return lines[0] if lines else {}
+
+
+def newest_metrics(folder: Path, most: int = 10) -> list[dict[str, Any]]:
+    """At most so many whole lines of a run's metrics, the newest last, without reading all."""
     try:
         if not (folder / METRICS).is_file():
-            return {}
+            return []
         with (folder / METRICS).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).split(b"\n")
+            texts = file.read(_TAIL_BYTES).split(b"\n")
     except OSError:
-        return {}
-    for text in reversed(lines):
+        return []
+    found: list[dict[str, Any]] = []
+    for text in reversed(texts):
         line, _ = _parse(text)
         if line is not None:
-            return line
-    return {}
+            found.append(line)
+        if len(found) == most:
+            break
+    return found[::-1]
 
 
 def lines_until(content: bytes, frames: int) -> tuple[bytes, list[int]]:

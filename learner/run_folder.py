@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"  # in a checkpoint: SHA-256 of each of its files
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 # Whoever runs the program can do something about these, and nothing is wrong with it.
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_LOOKED_SECONDS = 0.05  # `is_locked` holds a lock for less
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +56,11 @@ class RunFolder:
         self._metrics.write(json.dumps(_plain(metrics), allow_nan=False) + "\n")
         if self._events is not None:
             self._events.add(metrics)
+
+    def note(self, name: str, text: str) -> None:
+        """Shows a text in TensorBoard, in which lines stay as they are."""
+        if self._events is not None:
+            self._events.add_text(name, text)
 
     def _find_again(self) -> None:
         """Opens metrics.jsonl anew where it was removed, or an editor has put another in its place.
@@ -124,6 +130,17 @@ class _Events:
                 )
         self._writer.flush()
 
+    def add_text(self, name: str, text: str) -> None:
+        from tensorboardX.proto.event_pb2 import (
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        from tensorboardX.summary import text as of_text
+
+        indented = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown for verbatim
+        event = Event(wall_time=time.time(), step=0, summary=of_text(name, indented))
+        self._writer.write_event(event)
+        self._writer.flush()
+
     def close(self) -> None:
         self._writer.close()
 
@@ -143,14 +160,33 @@ def locked(path: Path) -> Iterator[None]:
     # O_NONBLOCK: what is no file but a pipe must not be waited for.
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
     with os.fdopen(os.open(path / LOCK, flags, 0o666), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunLocked(f"another process trains into {path}") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+        for last in (False, True):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if last:
+                    raise RunLocked(f"another process trains into {path}") from None
+                time.sleep(_LOOKED_SECONDS)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                break
         yield
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a process holds a run folder, as far as this machine sees; None: it cannot tell."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return False
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -279,6 +280,8 @@ def _check_game(config: Config) -> None:
             f"evaluation.protocol={config.evaluation.protocol}: only env.suite=atari knows it; use "
             "training"
         )
+    if env.suite in ("atari", "gymnasium"):
+        _check_atari_id(env)
     if env.suite == "atari" and env.game not in atari_games.BY_NAME:
         raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")
     if suite.games is not None and env.game not in suite.games:
@@ -309,6 +312,31 @@ def _check_env_keys(env: EnvironmentConfig) -> None:
 
 
 _FRAMES = ("frame_skip", "frame_stack")
+
+
+# Names under which Gymnasium has, or had, the games of ale-py.
+_ATARI_ID = re.compile(
+    r"(?P<ale>ALE/)?(?P<name>[A-Z][A-Za-z]*?)(?P<kind>-ram|NoFrameskip|Deterministic|)"
+    r"-v(?P<version>[0-9]+)"
+)
+
+
+def _check_atari_id(env: EnvironmentConfig) -> None:
+    """Refuses Gymnasium's name of an Atari game, with what to write.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    match = _ATARI_ID.fullmatch(env.game)
+    if match is None or (env.suite == "gymnasium" and not (match["ale"] or match["kind"])):
+        return
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
+    if name not in atari_games.BY_NAME:
+        return
+    write = f"env.game={name}" if env.suite == "atari" else f"env.suite=atari env.game={name}"
+    sticky = match["version"] in ("0", "5")  # the others repeat no action by chance
+    also = ", and env.sticky_actions=0.25 for sticky actions as there" if sticky else ""
+    raise ConfigError(f"env.game={env.game}: write {write}{also}")
 
 
 def _nearest_game(game: str) -> str:

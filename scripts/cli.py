@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The `bmg` command. Sub-commands import their heavy packages when they run, not before."""
 
 import os
@@ -10,10 +11,12 @@ if __name__ == "__main__" or sys.argv[0].endswith("bmg"):
     signals.leave_at_once()  # also during these imports
 
 import argparse
+import difflib
 import importlib.metadata
 import logging
 import warnings
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from learner.reading import printable
 from scripts.output import Output, OutputLost
@@ -31,8 +34,26 @@ class _Parser(argparse.ArgumentParser):
         _complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(2)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, with the nearest spelling, whatever the version of Python."""
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        told = f"{value!r}: {_nearest(value, choices)}there are {', '.join(choices)}"
+        raise argparse.ArgumentError(action, told)
 
-def _parser() -> argparse.ArgumentParser:
+    def options(self, command: str) -> list[str]:
+        """All options of a sub-command."""
+        (commands,) = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        return [*commands.choices[command]._option_string_actions]
+
+
+def _nearest(word: str, words: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word[:100], words, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="bmg",
         description="Distributed actor-learner reinforcement learning: Ray actors, a JAX learner.",
@@ -167,6 +188,15 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument("config", nargs="?", help="a name under configs/ or a YAML file")
     configs.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
 
+    status = command(
+        "status",
+        "Tells of running and finished runs, a line each, from their folders.",
+        "bmg status runs results/smoke",
+    )
+    status.add_argument(
+        "folders", nargs="+", metavar="DIR", type=_path, help="run folders, or folders of them"
+    )
+
     command("games", "Lists the 57 Atari games with their scores.", "bmg games")
     return parser
 
@@ -174,11 +204,14 @@ def _parser() -> argparse.ArgumentParser:
 def _parse() -> argparse.Namespace:
     """Parses the command line; KEY=VALUE may also stand behind options, as in `--resume seed=1`."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could stand here
+        _complete(parser)
     options, rest = parser.parse_known_args()
     late = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(late) < len(rest) or (late and not hasattr(options, "overrides")):
         unknown = next((word for word in rest if word not in late), rest[0])
-        parser.error(f"unrecognized argument: {unknown}")
+        near = _nearest(unknown, parser.options(options.command)).strip()
+        parser.error(f"unrecognized argument: {unknown}{near and f'; {near}'}")
     if late:
         options.overrides = [*options.overrides, *late]
     if options.command == "bench" and "=" in options.config:  # CONFIG was left out
@@ -187,6 +220,17 @@ def _parse() -> argparse.Namespace:
     if options.command == "train":
         _settle_resume(parser, options)
     return options
+
+
+def _complete(parser: argparse.ArgumentParser) -> NoReturn:
+    """Tells a shell how the word before its cursor may go on, and ends this process."""
+    import argcomplete
+
+    from scripts import completion
+
+    completion.add_to(parser)
+    argcomplete.autocomplete(parser)
+    raise SystemExit(1)
 
 
 def _settle_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -225,22 +269,25 @@ def _path_or_nothing(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
+    return _whole(text, 1, 2**53, "must be a whole number, at least 1")
 
 
 def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} must be in [0, 2**31)")
-    return value
+    return _whole(text, 0, 2**31 - 1, "must be a whole number in [0, 2**31)")
+
+
+def _whole(text: str, lowest: int, highest: int, wanted: str) -> int:
+    is_whole = text.isascii() and text.isdigit() and len(text) <= 20
+    if not is_whole or not lowest <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"{text} {wanted}")
+    return int(text)
 
 
 def _prints_its_result(options: argparse.Namespace) -> bool:
     """Whether what a command prints is all that comes of it; others leave it in a folder."""
-    return options.command in ("bench", "configs", "games") or getattr(options, "dry_run", False)
+    return options.command in ("bench", "configs", "games", "status") or getattr(
+        options, "dry_run", False
+    )
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -282,6 +329,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from scripts.configs import configs
 
         return configs(options.config, options.overrides)
+    if options.command == "status":
+        from scripts.status import status
+
+        return status(options.folders)
     from scripts.games import games
 
     return games()
@@ -331,6 +382,36 @@ def _foreign_owner(error: ImportError) -> str | None:
     return None
 
 
+def _failed(error: Exception, options: argparse.Namespace) -> int:
+    """Tells why a command has failed, where a user can do something about it; the exit status.
+
+    Raises:
+        Exception: any other error, as it came.
+    """
+    # Only here: what is raised has imported them, and `bmg games` need not.
+    from configs.load import ConfigError, ConfigErrors
+    from learner.reading import Unreadable
+    from learner.run_folder import STORAGE_FAULTS
+    from scripts.check import RunFailed, out_of_memory
+
+    if isinstance(error, ConfigError):
+        for fault in error.faults if isinstance(error, ConfigErrors) else [str(error)]:
+            _complain(fault)
+        return 2
+    if isinstance(error, RunFailed):
+        told = f"the run failed: {error}"
+    elif isinstance(error, Unreadable):
+        told = f"{options.command} failed: {error}"
+    elif isinstance(error, (MemoryError, RuntimeError)) and out_of_memory(error):
+        told = f"{options.command} failed: {error or 'no memory is left'}"
+    elif isinstance(error, OSError) and (error.errno in STORAGE_FAULTS or error.filename):
+        told = f"{options.command} failed: {_where(error, options)}"
+    else:
+        raise error
+    _complain(told, _LONGEST_REASON)
+    return 1
+
+
 def main() -> None:
     """Entry point of `bmg`. Exit status: 0, 1 failed, 2 bad usage, 128 + n after a signal n."""
     # Ray and the video writer fork only to execute another program at once, which is safe beside
@@ -341,45 +422,19 @@ def main() -> None:
     output = Output()
     options = _parse()
     try:
-        from configs.load import ConfigError, ConfigErrors
-        from learner.reading import Unreadable
-        from learner.run_folder import STORAGE_FAULTS
-        from scripts.check import RunFailed, out_of_memory
-
         try:
             if _prints_its_result(options):
                 output.need()
             status = _dispatch(options)
             sys.stdout.flush()  # what is needed is known to be written, or is not
-        except ConfigErrors as error:
-            for fault in error.faults:
-                _complain(fault)
-            status = 2
-        except ConfigError as error:
-            _complain(str(error))
-            status = 2
-        except RunFailed as error:
-            _complain(f"the run failed: {error}", longest=_LONGEST_REASON)
-            status = 1
         except OutputLost as error:
             if error.reader_has_gone:  # with all that it wanted, as `bmg games | head`
                 status = 0
             else:
                 _complain(f"{options.command}: standard output cannot be written: {error}")
                 status = 1
-        except Unreadable as error:
-            _complain(f"{options.command} failed: {error}", longest=_LONGEST_REASON)
-            status = 1
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            _complain(f"{options.command} failed: {error or 'no memory is left'}", _LONGEST_REASON)
-            status = 1
-        except OSError as error:
-            if error.errno not in STORAGE_FAULTS and error.filename is None:
-                raise
-            _complain(f"{options.command} failed: {_where(error, options)}", _LONGEST_REASON)
-            status = 1
+        except Exception as error:
+            status = _failed(error, options)
     except KeyboardInterrupt as interrupted:
         status = signals.exit_status(interrupted)
     except ImportError as error:

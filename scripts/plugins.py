@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents import hyperparameters
@@ -48,10 +49,38 @@ def import_all(names: Sequence[str], source: str, *, say: bool = False) -> None:
             raise ConfigError(f"plugins={name}: {fault}")
 
 
-def _say(name: str, source: str) -> None:
+# A flat dictionary as it stands in metrics.jsonl, and the run folder.
+Sink = Callable[[dict[str, Any], Path], object]
+
+
+def sink(name: str, source: str, *, say: bool = False) -> Sink:
+    """The function that `logging.sink` names.
+
+    Args:
+        name: module:function.
+        source: the file that names it.
+        say: a line before the import, where a stranger's file may ask for it.
+
+    Raises:
+        ConfigError: one line; nothing was created.
+    """
+    module, _, function = name.partition(":")
+    if say:
+        _say(module, source, "sink")
+    _look_here_too()
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"logging.sink={name}: {_not_imported(module, error)}") from None
+    if not callable(found):
+        raise ConfigError(f"logging.sink={name}: {module} has no function {function}")
+    return found
+
+
+def _say(name: str, source: str, what: str = "plugin") -> None:
     _look_here_too()
     if file := _file_of(name.partition(".")[0]):
-        _log.warning("bmg: %s names the plugin %s: %s is run", source, name, file)
+        _log.warning("bmg: %s names the %s %s: %s is run", source, what, name, file)
 
 
 def _file_of(name: str) -> str | None:
@@ -93,16 +122,20 @@ def _fault(name: str) -> str | None:
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            return (
-                f"no such module is installed, or lies in {os.getcwd()}; start bmg in the folder "
-                "that it lies in, or install it"
-            )
-        return _told(error, [_file_of(name)])
+        return _not_imported(name, error)
     if backends_are_initialized() and not computes:
         return "it computes with JAX while it is imported; do that in a function"
     faults = (_fault_of_table(table) for table in tables)
     return next(filter(None, faults), None) or _fault_of_hyperparameters(tables[0].before)
+
+
+def _not_imported(name: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+        return (
+            f"no such module is installed, or lies in {os.getcwd()}; start bmg in the folder "
+            "that it lies in, or install it"
+        )
+    return _told(error, [_file_of(name)])
 
 
 def _look_here_too() -> None:

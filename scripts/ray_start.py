@@ -42,6 +42,14 @@ def connect(config: Config, probe: Probe) -> None:
         raise ConfigError("actors.device=gpu: Ray finds no GPU on this machine; use cpu")
 
 
+def told(config: Config) -> str:
+    """What `connect` does, in words."""
+    if config.actors.runtime != "ray":
+        return "making the environments"
+    address = config.actors.ray_address
+    return "starting Ray" if address is None else f"joining Ray ({address})"
+
+
 def watched(config: Config, path: Path) -> tuple[int | None, str, str, Path, int | None]:
     """What ends this process when it ends, for `ray_watch`."""
     if config.actors.runtime != "ray":

@@ -3,6 +3,8 @@
 import contextlib
 import importlib.metadata
 import logging
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +28,11 @@ from learner.run_folder import (
     replace_text,
 )
 from learner.silence import Silence
-from scripts import signals
+from scripts import plugins, signals
 from scripts.check import RunFailed, environment_spec, out_of_memory
-from scripts.display import make_display
+from scripts.display import Display
 from scripts.output import say
+from scripts.provenance import now, provenance
 from scripts.runtime import memory_mb
 
 _log = logging.getLogger(__name__)
@@ -85,20 +88,31 @@ def loop_settings(config: Config) -> LoopSettings:
 class Record:
     """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
 
-    def __init__(self, config: Config, path: Path, num_actions: int) -> None:
+    def __init__(self, config: Config, path: Path, num_actions: int, display: Display) -> None:
+        """Begins the folder.
+
+        Args:
+            config: of the run.
+            path: of its folder.
+            num_actions: of its environment.
+            display: which is closed with the record.
+        """
         self.path = path
+        self.display = display
         self.status: Status = "running"
         # First: with it, a run that is killed before its first checkpoint can be started again.
         replace_text(path / CONFIGURATION, config_load.dump(config))
         self._facts = _facts(config, num_actions)
+        self._provenance = provenance()
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
+        self._folder.note("configuration", config_load.dump(config))
         self._log = _log_file(path)
         self._gauges = _gauges(config)
         self._wandb = _wandb(config, path)
+        sink = config.logging.sink
+        self._sink = None if sink is None else plugins.sink(sink, str(path / CONFIGURATION))
         self._silence = _silence(config)
         self.note("running")
-        title = f"{config.name}: {config.env.game} -> {path}"
-        self._display = make_display(title, config.total_frames)
 
     def metrics(self, metrics: dict[str, Any]) -> None:
         """Takes the loop's metrics; adds the memory of all processes of this machine."""
@@ -106,7 +120,7 @@ class Record:
         for warning in self._silence.warnings(metrics):
             _log.warning("frame %s: %s", f"{metrics['frames']:,}", warning)
         self._folder.log(metrics)
-        self._display.show(metrics)
+        self.display.show(metrics)
         if self._gauges is not None:
             self._gauges.set(metrics)
         if self._wandb is not None:
@@ -115,6 +129,14 @@ class Record:
             except Exception as error:  # of a service that no training should depend on
                 _log.warning("Weights & Biases stays behind from here on: %s", error)
                 self._wandb = None
+        if self._sink is not None:
+            try:
+                self._sink(dict(metrics), self.path)
+            except Exception as error:  # as above
+                _log.warning(
+                    "the sink gets no more lines: it raised %s: %s", type(error).__name__, error
+                )
+                self._sink = None
 
     @contextlib.contextmanager
     def noting_how_it_ends(self, config: Config, progress: Progress) -> Iterator[None]:
@@ -150,11 +172,13 @@ class Record:
     def note(self, status: Status, **facts: str) -> None:
         """Writes the summary with a status."""
         self.status = status
-        self._folder.write_summary(status, **self._facts, **facts)
+        ended = now() if status != "running" else None
+        origin = {"provenance": {**self._provenance, "ended": ended}}
+        self._folder.write_summary(status, **self._facts, **origin, **facts)
 
     def close(self) -> None:
         """Closes the files and leaves the terminal as it was."""
-        self._display.close()
+        self.display.close()
         self._folder.close()
         logging.getLogger().removeHandler(self._log)
         self._log.close()
@@ -238,7 +262,11 @@ def _wandb(config: Config, path: Path) -> Any:
     import wandb
 
     settings: dict[str, Any] = {
-        "project": "bmg",
+        "id": _wandb_id(path),
+        "resume": "allow",
+        "project": config.logging.wandb_project,
+        "group": config.logging.wandb_group,
+        "tags": config.logging.wandb_tags,
         "name": config.name,
         "dir": str(path),
         "config": config.model_dump(mode="json"),
@@ -250,3 +278,15 @@ def _wandb(config: Config, path: Path) -> Any:
         reason = " ".join(str(error).split()) or type(error).__name__
         _log.warning("no Weights & Biases (%s); `wandb sync %s/wandb` later", reason, path)
         return wandb.init(**settings, mode="offline")
+
+
+def _wandb_id(path: Path) -> str:
+    """The run's own there, by which a resumed one goes on."""
+    file = path / "wandb" / "id.txt"
+    with contextlib.suppress(OSError):
+        if re.fullmatch("[0-9a-f]{16}", known := file.read_text().strip()):
+            return known
+    file.parent.mkdir(exist_ok=True)
+    new = secrets.token_hex(8)
+    replace_text(file, f"{new}\n")
+    return new

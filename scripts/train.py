@@ -1,14 +1,14 @@
 """`bmg train`: one run from a configuration to a run folder."""
 
+import contextlib
 from pathlib import Path
 
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
 from learner.run_folder import configuration_of
-from scripts import jax_environment, plugins
+from scripts import jax_environment, plugins, signals
 from scripts.check import check, keys_without_effect
-from scripts.configs import print_plan
 from scripts.folders import check_run_folder, new_folder
 from scripts.resuming import check_same_run, check_schedule, with_own_schedule
 
@@ -33,11 +33,14 @@ def train(
         ConfigError: nothing was created or started.
         RunFailed: the run folder says `failed`.
     """
+    own = source is None
     if source is None:
         assert run_dir is not None
         check_run_folder(Path(run_dir), resume=True)
         source = str(configuration_of(Path(run_dir)))
     config = config_load.load(source, overrides, plugins.import_all)
+    if config.logging.sink is not None:
+        plugins.sink(config.logging.sink, source, say=own)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
         return _start(config, Path(run_dir or "runs"), resume, [])
@@ -46,7 +49,7 @@ def train(
         if resume:
             raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
         if dry_run:
-            return print_plan(config, source, overrides, None)
+            return _print_plan(config, source, overrides, None)
         with new_folder(config.name) as path:
             return _start(config, path, resume, overrides)
     path = Path(run_dir)
@@ -56,16 +59,32 @@ def train(
         check_same_run(config, path)
         check_schedule(config, path)
     if dry_run:
-        return print_plan(config, source, overrides, path)
+        return _print_plan(config, source, overrides, path)
     return _start(config, path, resume, overrides)
 
 
+def _print_plan(config: Config, source: str, overrides: list[str], path: Path | None) -> int:
+    from scripts.configs import print_plan  # only here: it imports rich
+
+    return print_plan(config, source, overrides, path)
+
+
 def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> int:
+    from scripts.display import NoDisplay, make_display
+
     without_effect = keys_without_effect(config, overrides)
-    jax_environment.require_jax()
-    # Only now, as they import jax: a configuration that is refused is refused at once.
-    if config.runs_on_device:
-        from scripts.train_on_device import run
-    else:
-        from scripts.train_with_actors import run
-    return run(config, path, resume, without_effect)
+    title = f"{config.name}: {config.env.game} -> {path}"
+    with contextlib.ExitStack() as stack:
+        # Before all that takes seconds.
+        shown = not config.learner.process
+        display = make_display(title, config.total_frames) if shown else NoDisplay()
+        stack.enter_context(signals.undone(display.abandon))
+        stack.enter_context(contextlib.closing(display))
+        display.wait(lambda: "loading JAX")
+        jax_environment.require_jax()
+        # Only now, as they import jax: a configuration that is refused is refused at once.
+        if config.runs_on_device:
+            from scripts.train_on_device import run
+        else:
+            from scripts.train_with_actors import run
+        return run(config, path, resume, without_effect, display)

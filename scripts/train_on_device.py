@@ -13,6 +13,7 @@ from learner.run_folder import SEEDS
 from learner.seed_curves import SeedCurves
 from scripts import jax_environment, memory, on_device, runtime
 from scripts.check import RunFailed, say_without_effect
+from scripts.display import Display
 from scripts.folders import hold
 from scripts.output import say
 from scripts.record import Record, loop_settings, open_checkpoints, starting_point
@@ -42,7 +43,9 @@ def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
     return on_device.build_seeds_learner(config, algorithm), environment.num_actions
 
 
-def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, str]) -> int:
+def run(
+    config: Config, path: Path, resume: bool, without_effect: Mapping[str, str], display: Display
+) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
     Args:
@@ -50,11 +53,14 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
         path: of its folder.
         resume: whether to go on with what is there.
         without_effect: keys that were given and act nowhere, and why.
+        display: of what the run waits for, and of its metrics.
 
     Raises:
         ConfigError: nothing was created.
         RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
+    what = "making the tasks and the learner" if config.is_few_shot else "making the learner"
+    display.wait(lambda: what)
     on_device.use_all_cores(config.learner.devices, config.seeds)
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
@@ -65,6 +71,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
     stop = runtime.StopSignals()
     with contextlib.ExitStack() as stack:
         stack.enter_context(hold(path, resume))
+        display.begin()
         state, progress = starting_point(learner.initial_state(), checkpoints, path, resume)
         curves = SeedCurves(path / SEEDS, learner.seeds)
         if progress.frames:
@@ -73,7 +80,7 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
             except Exception as error:  # a damaged archive raises a dozen kinds
                 raise RunFailed(f"{path / SEEDS} cannot be read: {error}") from error
         progress.starts += 1
-        record = Record(config, path, num_actions)
+        record = Record(config, path, num_actions, display)
         stack.enter_context(contextlib.closing(record))
         keep_schedule(config, path)
 
@@ -88,8 +95,10 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
 
         with record.noting_how_it_ends(config, progress):
             on_checkpoint(state, progress, None)
+            playing = OnDevice(learner, curves.add)
+            display.wait(playing.waits_for)
             state = run_loop(
-                OnDevice(learner, curves.add),
+                playing,
                 state,
                 progress,
                 loop_settings(config),

@@ -23,6 +23,7 @@ from learner.run_folder import configuration_of
 from scripts import build, jax_environment, memory, ray_start, ray_watch, runtime
 from scripts.build import Agent
 from scripts.check import RunFailed, say_without_effect
+from scripts.display import Display
 from scripts.folders import hold
 from scripts.output import say
 from scripts.record import AnyState, Record, loop_settings, open_checkpoints, starting_point
@@ -30,7 +31,9 @@ from scripts.resuming import keep_schedule, say_if_schedule_moved, with_own_sche
 from scripts.runtime import StopSignals
 
 
-def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, str]) -> int:
+def run(
+    config: Config, path: Path, resume: bool, without_effect: Mapping[str, str], display: Display
+) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
     Args:
@@ -38,11 +41,13 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
         path: of its folder.
         resume: whether to go on with what is there.
         without_effect: keys that were given and act nowhere, and why.
+        display: of what the run waits for, and of its metrics.
 
     Raises:
         ConfigError: nothing was created or started.
         RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
+    display.wait(lambda: "making the environment and the agent")
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     _join(config)
@@ -52,9 +57,13 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
     memory.check_memory(config, probe, agent.network)
     say_without_effect(without_effect)
     build.say_if_network_is_another(config, probe)
+    display.wait(lambda: ray_start.told(config))
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
+    joins = config.actors.runtime == "ray" and config.actors.ray_address is not None
+    if not joins:  # which may still be refused
+        display.begin()
     try:
         ray_start.connect(config, probe)
     except RunFailed:
@@ -64,10 +73,12 @@ def run(config: Config, path: Path, resume: bool, without_effect: Mapping[str, s
     try:
         if stop() and config.learner.processes == 1:  # others would wait for this one
             return stop.exit_status()
+        if joins:
+            display.begin()
         if checkpoints is None:
             progress = _follow(config, agent, stop)
         else:
-            progress = _lead(config, agent, checkpoints, path, resume, stop)
+            progress = _lead(config, agent, checkpoints, path, resume, stop, display)
     finally:
         ray_start.disconnect(config)
     return 0 if progress.frames >= config.total_frames else stop.exit_status()
@@ -95,13 +106,15 @@ def _lead(
     path: Path,
     resume: bool,
     stop: StopSignals,
+    display: Display,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
     with hold(path, resume), ray_watch.watched(*ray_start.watched(config, path)):
         earlier = config_load.load(str(configuration_of(path))) if resume else config
         start = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(*start)
-        with contextlib.closing(Record(config, path, agent.probe.num_actions)) as record:
+        record = Record(config, path, agent.probe.num_actions, display)
+        with contextlib.closing(record):
             keep_schedule(config, path)
             say_if_schedule_moved(earlier, config, progress.frames)
             _learn(config, agent, state, progress, checkpoints, record, stop)
@@ -138,6 +151,7 @@ def _learn(
         if experience is not None:
             build.restore_experience(experience, source, replay, state.inner.params)
         progress.starts += 1
+        record.display.wait(runtime.waits_for)
         # So that a run killed early can be resumed, too.
         on_checkpoint(state, progress, runtime.save())
         events = Events(record.metrics, on_checkpoint, on_snapshot)

@@ -66,6 +66,14 @@ class Atari:
         self.first_frame = counters["episode_frame_number"]
         return observation
 
+    def restart(self, which: np.ndarray) -> np.ndarray:
+        """Begins some games anew; see `Restartable`."""
+        observation, counters = self._environment.reset(options={"reset_mask": which})
+        self._lives = counters["lives"]
+        self._ended = self._ended & ~which
+        self.first_frame = np.where(which, counters["episode_frame_number"], self.first_frame)
+        return observation
+
     def step(self, action: np.ndarray) -> Timestep:
         """Plays one action in each game, repeated over the skipped frames."""
         observation, reward, terminated, truncated, counters = self._environment.step(action)

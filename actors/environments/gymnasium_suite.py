@@ -1,4 +1,7 @@
-"""Any Gymnasium environment with discrete actions and vector or image observations, by its id."""
+"""Any Gymnasium environment with discrete actions, by its id.
+
+Observations are vectors, images or numbers of states.
+"""
 
 import contextlib
 import logging
@@ -47,10 +50,16 @@ class GymnasiumSuite:
         self.num_actions = int(actions.n)
         self._first_action = int(actions.start)
         space = self._environment.single_observation_space
+        self._one_hot: np.ndarray | None = None
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self._one_hot = np.eye(int(space.n), dtype=np.float32)
+            self._first_observation = int(space.start)
+            self.observation_shape, self.observation_dtype = (int(space.n),), np.float32
+            return
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (1, 3):
             raise EnvironmentRefused(
-                f"{spec.game}: observations are {space}, not a Box of rank 1 (a vector) or 3 (an "
-                "image [H, W, C]); wrap the environment to make them so"
+                f"{spec.game}: observations are {space}, not a Discrete, or a Box of rank 1 (a "
+                "vector) or 3 (an image [H, W, C]); wrap the environment to make them so"
             )
         self.observation_shape = space.shape
         self.observation_dtype = np.uint8 if space.dtype == np.uint8 else np.float32
@@ -63,7 +72,15 @@ class GymnasiumSuite:
             )
         self._ended = np.zeros(self.num_envs, bool)
         self._frames = np.zeros(self.num_envs, np.int32)
-        return observation.astype(self.observation_dtype)
+        return self._seen(observation)
+
+    def restart(self, which: np.ndarray) -> np.ndarray:
+        """Begins some episodes anew; see `Restartable`."""
+        with _no_exit():
+            observation, _ = self._environment.reset(options={"reset_mask": which})
+        self._ended = self._ended & ~which
+        self._frames = np.where(which, 0, self._frames)
+        return self._seen(observation)
 
     def step(self, action: np.ndarray) -> Timestep:
         """Plays one action in each environment."""
@@ -75,13 +92,19 @@ class GymnasiumSuite:
         self._ended = terminated | truncated
         self._frames = np.where(valid, self._frames + 1, 0)
         return Timestep(
-            observation=observation.astype(self.observation_dtype),
+            observation=self._seen(observation),
             reward=reward.astype(np.float32),
             discount=np.where(terminated, np.float32(0), np.float32(1)),
             ended=self._ended,
             valid=valid,
             frames=self._frames,
         )
+
+    def _seen(self, observation: np.ndarray) -> np.ndarray:
+        """Observations [B, ...] as the network sees them; numbers of states as one-hot rows."""
+        if self._one_hot is not None:
+            return self._one_hot[observation - self._first_observation]
+        return observation.astype(self.observation_dtype)
 
     def close(self) -> None:
         """Closes all of them; one that cannot be closed has been played all the same."""

@@ -89,13 +89,13 @@ SUITES: dict[str, Suite] = {
         _atari,
         keys=(
             *("frame_skip", "frame_stack", "sticky_actions", "full_action_space", "noop_max"),
-            *("max_episode_frames", "life_loss_discount"),
+            *("max_episode_frames", "life_loss_discount", "stagger_frames"),
         ),
     ),
     "catch": Suite(_catch, _catch_on_device, _CHANGES, ("catch",)),
     # Tasks, no games: actors/tasks.
     "few_shot": Suite(on_device=_tasks, games=("sinusoid", "glyphs", "images"), device_only=True),
-    "gymnasium": Suite(_gymnasium),
+    "gymnasium": Suite(_gymnasium, keys=("stagger_frames",)),
     "minatar": Suite(
         on_device=_minatar,
         keys=("sticky_actions", "full_action_space", "max_episode_frames", "ramping", *_CHANGES),
@@ -149,6 +149,7 @@ _STAMPED = {
 
 def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
     """How scores of this environment came about; stands beside each score in a run folder."""
+    staggered = {"training_stagger_frames": spec.stagger_frames} if spec.stagger_frames else {}
     if spec.suite != "atari":
         packages = {"gymnasium": "gymnasium"} if spec.suite == "gymnasium" else {}
         versions = {name: importlib.metadata.version(package) for name, package in packages.items()}
@@ -159,6 +160,7 @@ def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
             **{key: getattr(spec, key) for key in _STAMPED.get(spec.suite, ())},
             **{key: getattr(spec, key) for key in _CHANGES if spec.change_every is not None},
             "training_reward_clip": reward_clip,
+            **staggered,
         }
     return {
         "suite": spec.suite,
@@ -176,4 +178,5 @@ def protocol(spec: EnvironmentSpec, reward_clip: float) -> dict[str, Any]:
         "score": "raw rewards, all lives",
         "training_reward_clip": reward_clip,
         "training_life_loss_discount": spec.life_loss_discount,
+        **staggered,
     }

@@ -1,10 +1,13 @@
 """The vector environment that every suite provides, and its auto-reset contract."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
+if TYPE_CHECKING:  # what is checked before anything starts knows specifications, and no arrays
+    import numpy as np
 
 
 class EnvironmentRefused(Exception):
@@ -46,6 +49,7 @@ class EnvironmentSpec(NamedTuple):
     ramping: bool = True
     change_every: int | None = None
     change_seed: int = 0
+    stagger_frames: int = 0
 
 
 class Timestep(NamedTuple):
@@ -84,6 +88,15 @@ class VectorEnvironment(Protocol):
 
     def close(self) -> None:
         """Frees what the environments hold."""
+        ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """What can begin some of its episodes anew while the others go on."""
+
+    def restart(self, which: np.ndarray) -> np.ndarray:
+        """Begins episodes in some environments, [B] bool; observations [B, ...] of all."""
         ...
 
 

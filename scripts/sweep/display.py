@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from learner.reading import last_metrics
+from learner.reading import newest_metrics
 from scripts.display import clock, number, seconds_left
 from scripts.output import say
 from scripts.sweep.trials import Task, is_finished
@@ -81,7 +81,8 @@ class SweepDisplay:
             self._live = None
 
     def _state(self, task: Task, failed: dict[str, str]) -> _State:
-        metrics = last_metrics(task.folder)
+        lines = newest_metrics(task.folder)
+        metrics = lines[-1] if lines else {}
         share = min(1.0, metrics.get("frames", 0) / task.total_frames)
         if task.name not in self._finished and task.name not in failed and is_finished(task):
             self._finished.add(task.name)
@@ -93,9 +94,7 @@ class SweepDisplay:
             log = task.folder.with_name(f"{task.name}.log")
             started = log.is_file() and log.stat().st_mtime >= self._began
             status = "running" if started else "waiting"
-        left = None
-        if status == "running" and metrics:
-            left = seconds_left(metrics, task.total_frames)
+        left = seconds_left(lines, task.total_frames) if status == "running" else None
         return _State(task.name, status, share, metrics, left, failed.get(task.name, ""))
 
     def _summary(self, states: list[_State]) -> str:

@@ -1,5 +1,6 @@
 """Any Gymnasium environment by id."""
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -31,13 +32,30 @@ def test_cartpole_ends_and_restarts():
     [
         ("NoSuchThing-v0", "NoSuchThing"),
         ("Pendulum-v1", "not Discrete"),
-        ("FrozenLake-v1", "not a Box"),
+        ("Blackjack-v1", "not a Discrete, or a Box"),
         ("tests.actors.environments_for_tests:Continuous-v0", "not Discrete"),
     ],
 )
 def test_what_cannot_be_played_is_refused(game, message):
     with pytest.raises(EnvironmentRefused, match=message):
         GymnasiumSuite(CATCH._replace(suite="gymnasium", game=game), 1, 1)
+
+
+@pytest.mark.parametrize(("game", "states"), [("FrozenLake-v1", 16), ("Taxi-v4", 500)])
+def test_numbers_of_states_are_one_hot(game, states):
+    environment = GymnasiumSuite(CATCH._replace(suite="gymnasium", game=game), 3, 1)
+    assert environment.observation_shape == (states,)
+    known = gymnasium.make_vec(game, 3, vectorization_mode="sync")
+    for ours, theirs in (
+        (environment.reset(np.arange(3)), known.reset(seed=[0, 1, 2])[0]),
+        (environment.step(np.zeros(3, np.int32)).observation, known.step(np.zeros(3, int))[0]),
+    ):
+        assert ours.dtype == np.float32
+        assert ours.shape == (3, states)
+        np.testing.assert_array_equal(ours.argmax(axis=1), theirs)
+        np.testing.assert_array_equal(ours.sum(axis=1), 1.0)
+    environment.close()
+    known.close()
 
 
 def test_render_replays_actions():

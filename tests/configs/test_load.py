@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 
-from configs.load import ConfigError, ConfigErrors, dump, load, named_configs
+from configs.load import ConfigError, ConfigErrors, dump, frames_of, load, named_configs
 from configs.schema import Config
 
 
@@ -29,6 +29,23 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
     assert load("atari/quickstart", ["name=2024-01-05"]).name == "2024-01-05"
     assert load("atari/quickstart", ["seed=010"]).seed == 10
     assert load("atari/quickstart", ["actors.ray_address="]).actors.ray_address is None
+    for text, number in (("1M", 10**6), ("10k", 10**4), ("2.5M", 2_500_000), ("1B", 10**9)):
+        assert load("atari/quickstart", [f"total_frames={text}"]).total_frames == number
+        assert frames_of("--frames", text) == number
+    assert load("two_colours/bmg", ["meta.hidden=[1k, 2]"]).meta.hidden == [1000, 2]
+    assert load("atari/quickstart", ["checkpoint.every_seconds=1.5k"]).checkpoint.every_seconds == (
+        1_500.0
+    )
+
+
+@pytest.mark.parametrize("text", ["123", "007", "1e5", "1M", "0x10", "1.50"])
+def test_numbers_may_be_names(text, tmp_path):
+    """As they were typed."""
+    assert load("atari/quickstart", [f"name={text}"]).name == text
+    assert load("atari/quickstart", [f"hyperparameters_from={text}"]).hyperparameters_from == text
+    file = tmp_path / "c.yaml"
+    file.write_text("name: 123\n")
+    assert load(str(file)).name == "123"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +60,9 @@ def test_overrides_win_and_numbers_may_be_written_in_any_way():
         ("actors.count=two", ["actors.count=two", "integer"]),
         ("learner.learning_rate=fast", ["learner.learning_rate=fast", "number"]),
         ("total_frames=0", ["total_frames=0"]),
+        ("total_frames=0.5k1", ["total_frames=0.5k1", "integer"]),
+        ("total_frames=1m", ["total_frames=1m", "integer"]),
+        ("total_frames=0.0001k", ["total_frames=0.1", "integer"]),
         ("total_frames=1.5", ["total_frames=1.5", "integer"]),
         ("seed.x=1", ["seed"]),
         ("env.game.x=1", ["env.game is a value, not a group"]),

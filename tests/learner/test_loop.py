@@ -7,7 +7,7 @@ import pytest
 from agents.settings import OptimizerSettings
 from agents.trajectory import Episode, SourceFailed, Unroll
 from learner.experience import Composition, FromSource, prepare
-from learner.loop import Events, LearningDiverged, LoopSettings, Progress, run
+from learner.loop import LEARNING, Events, LearningDiverged, LoopSettings, Progress, run
 from learner.replay import Replay
 from tests.small import MetaProblem, random_batch, small_learner
 
@@ -55,6 +55,28 @@ class ScriptedSource:
 
     def close(self):
         self.closed = True
+
+
+def test_what_there_are_no_numbers_for_yet():
+    """Until all actors have started, their unrolls have come, and the step is compiled."""
+    learner, state = small_learner()
+    source, told = ScriptedSource(), []
+    runtime = FromSource(learner, source)
+    source.statistics = lambda: {"actors/alive": 1, "actors/waiting": 1}
+    told.append(runtime.waits_for())
+    source.statistics = lambda: {"actors/alive": 2, "actors/waiting": 0}
+    told.append(runtime.waits_for())
+    placed = runtime.start(state, Progress())
+    batch = runtime.next_batch(lambda: False, lambda: False)
+    told.append(runtime.waits_for())
+    runtime.step(placed, batch, Progress(updates=1))
+    told.append(runtime.waits_for())
+    assert told == [
+        "1 of 2 actors have started",
+        "the first unrolls of 2 actors",
+        "compiling the learner's step",
+        LEARNING,
+    ]
 
 
 def _train(source, total_frames=1000, stop=lambda: False, progress=None, log_every=0.0):

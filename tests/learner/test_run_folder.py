@@ -12,6 +12,7 @@ def test_metrics_summary_and_tensorboard(tmp_path):
     folder.log({"frames": 4, "loss/total": float("nan"), "policy_lag_histogram": {"1": 2}})
     folder.log({"frames": 8, "loss/total": 0.5, "policy_lag_histogram": {}})
     folder.write_summary("running", seed=3)
+    folder.note("configuration", "seed: 3\nenv:\n  game: pong\n")
     folder.close()
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["loss/total"] is None
@@ -23,6 +24,8 @@ def test_metrics_summary_and_tensorboard(tmp_path):
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     content = events.read_bytes()
     assert b"loss/total" in content
+    assert b"configuration" in content
+    assert b"    seed: 3\n    env:\n      game: pong\n" in content  # verbatim, in Markdown
 
 
 def test_lines_go_where_a_reader_looks_for_them(tmp_path):

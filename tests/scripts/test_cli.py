@@ -1,5 +1,7 @@
 """Refusals of the command line, in this process: short lines, whatever a user has typed."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from scripts import cli
 from scripts.check import keys_without_effect
 from scripts.configs import configs
 from scripts.train import train
+from tests.system.command import PATIENCE, ROOT
 
 _ESCAPES = "\x1b[31mred\x1b[0m"
 
@@ -195,3 +198,97 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigError, match=r"learner.batch_size=7"):
         train("catch/impala", ["learner.batch_size=7"], "r", False, dry_run=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("trian catch/impala", "'trian': did you mean 'train'? there are train, "),
+        ("report x --mixx y", "--mixx; did you mean '--mix'?"),
+        ("evaluate x --policy gredy", "'gredy': did you mean 'greedy'? there are sample"),
+        ("bench --seconds abc", "--seconds: abc must be a whole number, at least 1"),
+        ("bench --seconds 0", "--seconds: 0 must be a whole number, at least 1"),
+        ("evaluate x --seed -1", "--seed: -1 must be a whole number in [0, 2**31)"),
+        ("train catch/impala logging.sink=nonsense", "must be module:function"),
+        ("train catch/impala logging.sink=no_such:f", "no such module is installed"),
+        ("train catch/impala logging.sink=json:send", "json has no function send"),
+        ("train catch/impala --run-dri x", "did you mean '--run-dir'?"),
+        (
+            "train atari/bmg env.game=ALE/Pong-v5",
+            "write env.game=pong, and env.sticky_actions=0.25",
+        ),
+        ("train atari/bmg env.game=PongNoFrameskip-v4", "write env.game=pong"),
+        ("train atari/bmg env.game=SpaceInvaders-v4", "write env.game=space_invaders"),
+        (
+            "train catch/impala env.suite=gymnasium env.game=ALE/Pong-v5",
+            "write env.suite=atari env.game=pong",
+        ),
+    ],
+)
+def test_what_was_meant(refused, words, part):
+    (line,) = refused(*words.split())
+    assert part in line
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("bmg sta", ["status "]),
+        ("bmg train catch/b", ["catch/bmg "]),
+        ("bmg train catch/bmg learner.learning_rate_", ["learner.learning_rate_schedule="]),
+        ("bmg sweep sweeps/smo", ["sweeps/smoke "]),
+        ("bmg evaluate x --pol", ["--policy "]),
+        ("bmg evaluate x --policy gr", ["greedy "]),
+    ],
+)
+def test_what_a_shell_completes(typed, offered):
+    """As argcomplete's function in a shell asks: the answer comes on descriptor 8."""
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": typed, "COMP_POINT": str(len(typed))}
+    shell = f'exec 8>&1 >/dev/null 9>/dev/null; exec "{sys.executable}" -m scripts.cli'
+    answered = subprocess.run(
+        ["bash", "-c", shell],
+        env={**os.environ, **asked, "_ARGCOMPLETE_IFS": "\n"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert answered.stdout.split("\n") == offered
+
+
+_HEAVY = ("jax", "ray", "numpy", "gymnasium", "ale_py", "optax", "scipy", "matplotlib")
+_LOADED = """
+import sys
+sys.argv = ["bmg", *sys.argv[1:]]
+from scripts.cli import main
+try:
+    main()
+except SystemExit:
+    print("loaded:", *sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "also"),
+    [
+        ("--help", ("pydantic", "rich")),
+        ("games", ("pydantic",)),
+        ("configs", ()),
+        ("train atari/bmg env.gmae=pong", ("rich",)),
+        ("train atari/bmg env.game=pongg", ("rich",)),
+        ("train atari/bmg env.suite=gymnasium learner.batch_size=7", ("rich",)),
+        ("sweep nonsense", ("rich",)),
+        ("status nonsense", ()),
+    ],
+)
+def test_answers_at_once_import_little(words, also):
+    """Each heavy package takes a tenth of a second or more; they are imported where work begins."""
+    command = [sys.executable, "-c", _LOADED, *words.split()]
+    said = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    *_, loaded = said.stderr.splitlines()
+    modules = loaded.split()
+    assert modules[0] == "loaded:"
+    assert [name for name in (*_HEAVY, *also) if name in modules] == []

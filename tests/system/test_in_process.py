@@ -1,7 +1,11 @@
 """`bmg train` without Ray: bit for bit repeatable, and what is the same with and without it."""
 
+import json
+
 import pytest
 
+from configs.load import load
+from scripts.record import _wandb
 from tests.system.checkpoints import equal, last_checkpoint
 from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
 
@@ -81,6 +85,8 @@ def test_live_display_on_a_terminal(tmp_path):
         b"loss/total",
         b"policy lag",
         b"actors",
+        b"loading JAX",
+        b"elapsed",
     ):
         assert word in shown
 
@@ -103,3 +109,46 @@ def test_without_network_weights_and_biases_stays_on_this_machine(tmp_path, monk
     assert "no Weights & Biases" in (folder / "log.txt").read_text()
     assert read_summary(folder)["status"] == "finished"
     assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+
+
+_SERVICE = """
+import json
+def send(metrics, run_dir):
+    with open("sent.txt", "a") as file:
+        file.write(json.dumps([metrics["frames"], run_dir.name]) + "\\n")
+    if metrics["learner_updates"] > 10:
+        raise OSError("nobody there")
+"""
+
+
+@pytest.mark.ci
+def test_a_sink_gets_every_line_and_stops_no_training(tmp_path):
+    """A module in the current folder; resuming names its file before it is run."""
+    (tmp_path / "my_service.py").write_text(_SERVICE)
+    run = (*CATCH, "logging.every_seconds=0.05", "logging.sink=my_service:send")
+    result = bmg(*run, "total_frames=20000", "--run-dir", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (warning,) = result.stderr.splitlines()
+    assert warning == "the sink gets no more lines: it raised OSError: nobody there"
+    sent = [json.loads(line) for line in (tmp_path / "sent.txt").read_text().splitlines()]
+    written = read_metrics(tmp_path / "run")
+    assert len(written) > len(sent)
+    assert sent == [[line["frames"], "run"] for line in written[: len(sent)]]
+    resumed = bmg("train", "--resume", "run", "total_frames=21000", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"names the sink my_service: {tmp_path / 'my_service.py'} is run" in resumed.stderr
+
+
+@pytest.mark.ci
+def test_weights_and_biases_goes_on_with_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ("logging.wandb_project=p", "logging.wandb_group=g", "logging.wandb_tags=[a, b]")
+    config, seen = load("catch/impala", ["logging.wandb=true", *words]), []
+    for _ in range(2):
+        run = _wandb(config, tmp_path)
+        seen.append((run.id, run.project, run.group, run.tags))
+        run.log({"frames": 1}, step=1)
+        run.finish()
+    assert seen[0] == seen[1]
+    assert seen[0][1:] == ("p", "g", ("a", "b"))
+    assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{seen[0][0]}"))) > 0

@@ -14,6 +14,7 @@ from actors.ray_folder import ray_folder
 from configs.load import load
 from learner.loop import Progress
 from scripts.check import RunFailed
+from scripts.display import NoDisplay
 from scripts.record import Record
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
@@ -87,7 +88,7 @@ def test_a_run_that_gets_no_memory_ends_in_one_line(tmp_path):
     """XLA asks the system for more than there is."""
     config = load("catch/impala", ["actors.runtime=in_process"])
     with (
-        contextlib.closing(Record(config, tmp_path, 3)) as record,
+        contextlib.closing(Record(config, tmp_path, 3, NoDisplay())) as record,
         pytest.raises(RunFailed, match=r"^RESOURCE_EXHAUSTED: .*: make learner.batch_size, .*"),
         record.noting_how_it_ends(config, Progress(updates=7)),
     ):

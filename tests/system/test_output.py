@@ -1,5 +1,6 @@
 """Readers that go away, closed and full streams, an ASCII locale: the work goes on all the same."""
 
+import contextlib
 import json
 import os
 import pty
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -128,3 +130,23 @@ def test_a_pipe_that_does_not_block_loses_nothing():
         os.close(theirs)
         thread.join()
     assert received == [text]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_an_interrupt_while_it_loads_gives_the_cursor_back(tmp_path, seconds):
+    ours, theirs = pty.openpty()
+    command = (*_TRAIN, "--run-dir", tmp_path / "run")
+    process = _start(*command, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    while b"\x1b[?25l" not in shown:  # hides the cursor
+        shown += os.read(ours, 65536)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # which a terminal raises that has no other end
+        while more := os.read(ours, 65536):
+            shown += more
+    assert process.wait(PATIENCE) == 130
+    assert shown.rpartition(b"\x1b[?25")[2].startswith(b"h")
+    assert not (tmp_path / "run").exists()
+    os.close(ours)
