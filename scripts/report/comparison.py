@@ -57,11 +57,11 @@ def compare(
     for key in mix:
         if key not in known:
             raise ConfigError(f"--mix {key}: protocols have {', '.join(sorted(known))}")
-    longest = max(runs, key=lambda run: run.frames)
+    longest = max(runs, key=lambda run: run.end)
     if frames is not None and not _has(longest, frames):
         raise ConfigError(
             f"--frames {frames}: no run goes so far; the longest, {longest.path}, has "
-            f"{longest.frames} frames"
+            f"{longest.end} frames"
         )
     parts: dict[str, list[Run]] = {}
     for run in runs:
@@ -118,12 +118,12 @@ def _reaches(run: Run, total: int) -> bool:
 
 
 def _has(run: Run, frames: int) -> bool:
-    return run.frames >= (1 - SHORTFALL) * frames
+    return run.end >= (1 - SHORTFALL) * frames
 
 
 def _shortest(runs: list[Run]) -> int:
     chosen = [run for run in runs if run.finished] or runs
-    return min(min(run.frames, run.total_frames or run.frames) for run in chosen)
+    return min(min(run.end, run.total_frames or run.end) for run in chosen)
 
 
 def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]:
@@ -142,7 +142,7 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     for label, members in zip(labels, settings.values(), strict=True):
         _refuse_twins([run for run in members if run.finished])
         # Of a run and its repetition, the finished or the longer one.
-        members = sorted(members, key=lambda run: (run.finished, run.frames))
+        members = sorted(members, key=lambda run: (run.finished, run.end))
         only = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
         kept += only.values()
         by_game: dict[str, list[Run]] = {}
@@ -150,11 +150,11 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
             by_game.setdefault(run.game, []).append(run)
         agents.append(Agent(label, members[0].config, by_game))
     notes = []
-    told = [f"{run.folder} ({run.frames:,})" for run in runs if run not in reaching]
+    told = [f"{run.folder} ({run.end:,})" for run in runs if run not in reaching]
     if told:
         text = f"{_count(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
-    told = [f"{run.folder} ({run.frames:,})" for run in reaching if run not in kept]
+    told = [f"{run.folder} ({run.end:,})" for run in reaching if run not in kept]
     if told:
         text = f"{_count(len(told), 'run')} whose repetition went farther left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
@@ -220,13 +220,13 @@ def _left_out(runs: list[Run], total: int) -> list[str]:
     unfinished = [run for run in runs if not run.finished]
     if unfinished:
         told = [
-            f"{run.folder} ({run.summary.get('status', 'no summary')}, {run.frames:,} frames)"
+            f"{run.folder} ({run.summary.get('status', 'no summary')}, {run.end:,} frames)"
             for run in unfinished
         ]
         notes.append(f"{_count(len(told), 'unfinished run')} left out of all means: {_some(told)}")
     short = [run for run in runs if run.finished and not _reaches(run, total)]
     if short:
-        told = [f"{run.folder} ({run.frames:,})" for run in short]
+        told = [f"{run.folder} ({run.end:,})" for run in short]
         text = f"{_count(len(told), 'run')} of fewer frames than {total:,} left out of all means"
         notes.append(f"{text}: {_some(told)}")
     return notes

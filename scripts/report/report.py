@@ -8,7 +8,6 @@ import numpy as np
 
 from configs.load import ConfigError
 from learner.reading import printable
-from learner.run_folder import SEEDS
 from scripts.report import few_shot as few_shot_report
 from scripts.report import seed_runs
 from scripts.report.common_frames import write_common_frames
@@ -29,7 +28,6 @@ from scripts.report.published_agents import (
     legend_height,
     read_published,
 )
-from scripts.report.returns import curve
 from scripts.report.runs import (
     Run,
     find_runs,
@@ -73,26 +71,23 @@ def report(
     paths = find_runs(given)
     planned, faults = planned_trials(given)
     notes = never_started(planned, paths)
-    seed_folders, task_runs, runs = [], [], []
+    every = list[Run]()
     for path in paths:
         try:
-            if (path / SEEDS).is_file() and few_shot_report.holds_tasks(path):
-                task_runs.append(few_shot_report.read(path))
-            elif (path / SEEDS).is_file():
-                seed_folders.append(seed_runs.read(path))
-            else:
-                runs.append(read_run(path))
+            every.append(read_run(path))
         except ConfigError as error:
             if paths == [path]:
                 raise
             faults.append(str(error))  # of one of many, which has just begun, say
-    faults += [fault for run in (*seed_folders, *task_runs, *runs) for fault in run.faults]
-    if not seed_folders and not task_runs and not runs:
+    faults += [fault for run in every for fault in run.faults]
+    if not every:
         raise ConfigError(f"no run to report: {'; '.join([*notes, *faults])}")
     faults = [printable(fault, _LONGEST_FAULT) for fault in faults]
     for fault in faults:
         _log.warning("bmg: left out: %s", fault)
-    groups = seed_runs.pool(seed_folders)
+    runs = [run for run in every if not run.together]
+    task_runs = [run for run in every if run.together and run.of_tasks]
+    groups = seed_runs.pool([run for run in every if run.together and not run.of_tasks])
     if frames is not None and not runs:
         raise ConfigError(
             f"--frames {frames}: runs of several seeds in one program stand in no such table"
@@ -119,7 +114,9 @@ def report(
         part = few_shot_report.report_tasks(
             task_runs, folder, "table" if alone else "few_shot_table"
         )
-        told = [f"{run.label}: {run.status}" for run in task_runs if run.status != "finished"]
+        told = [
+            f"{few_shot_report.label(run)}: {run.status}" for run in task_runs if not run.finished
+        ]
         sections.append(Section("Few-shot learning", {}, told, part.tables, part.figures))
         written += part.files
     for index, comparison in enumerate(comparisons):
@@ -249,7 +246,7 @@ def draw_hyperparameters(runs: list[Run], averaged: list[Run], stem: Path) -> bo
 def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: str = "-") -> None:
     """A metric against frames: runs of one setting share a colour and, over whole ones, a mean."""
     for index, (name, members) in enumerate(_groups(runs).items()):
-        curves = [(run, *curve(run, key)) for run in members]
+        curves = [(run, *run.curve(key)) for run in members]
         curves = [item for item in curves if len(item[1])]
         whole = [item for item in curves if item[0] in averaged]
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": linestyle}
@@ -270,7 +267,7 @@ def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: 
 
 def _why_alone(run: Run) -> str:
     """Why a run is part of no mean."""
-    return f"{run.frames:,} frames" if run.finished else run.summary.get("status", "unfinished")
+    return f"{run.end:,} frames" if run.finished else run.summary.get("status", "unfinished")
 
 
 def _groups(runs: list[Run]) -> dict[str, list[Run]]:
@@ -286,15 +283,14 @@ def _groups(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    last = run.metrics[-1]
     row = {
         "run": run.folder,
         "game": run.game,
         "seed": run.seed,
         "status": run.summary.get("status"),
-        "frames": last["frames"],
-        "hours": _rounded(last.get("seconds"), 3600),
-        "training return": _rounded(last.get("episode_return")),
+        "frames": run.end,
+        "hours": _rounded(run.last("seconds"), 3600),
+        "training return": _rounded(run.last("episode_return")),
     }
     newest = [
         evaluation
