@@ -1,7 +1,6 @@
 """Runs of any length and published agents side by side, at frames that they all have."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,34 +8,26 @@ import numpy as np
 from scripts.report import scores
 from scripts.report.comparison import Comparison
 from scripts.report.figures import span
+from scripts.report.html import Section
 from scripts.report.published_agents import Published, of_game
 from scripts.report.returns import normalised, return_at
 from scripts.report.runs import Run
-from scripts.report.tables import write_tables
 
 _SEED = 0  # of the bootstrap: the same runs give the same table
 _THESE = "these runs"
 
 
-def write_common_frames(
-    comparison: Comparison, published: Sequence[Published], folder: Path, suffix: str
-) -> tuple[list[tuple[str, list[dict[str, Any]]]], list[str]]:
+def report_common_frames(
+    section: Section, comparison: Comparison, published: Sequence[Published]
+) -> None:
     """Writes the tables at common frames: each game, and Atari-5's score where its games are there.
 
-    Returns:
-        Titles and rows of the tables, and names of the files; none where no run has so many frames.
+    There are none where no run has so many frames.
     """
-    named = {
-        f"At common frames: {comparison.frames:,}": ("common_frames", rows(comparison, published)),
-        f"Atari-5's score at {comparison.frames:,} frames, in percent; it orders agents and is no "
-        "median": ("atari_5", atari_5_rows(comparison, published)),
-    }
-    tables, files = [], []
-    for title, (name, found) in named.items():
-        if found:
-            tables.append((title, found))
-            files += write_tables(found, folder, f"{name}{suffix}")
-    return tables, files
+    at = f"{comparison.frames:,}"
+    section.table(f"At common frames: {at}", rows(comparison, published), "common_frames")
+    title = f"Atari-5's score at {at} frames, in percent; it orders agents and is no median"
+    section.table(title, atari_5_rows(comparison, published), "atari_5")
 
 
 def rows(comparison: Comparison, published: Sequence[Published]) -> list[dict[str, Any]]:

@@ -3,24 +3,14 @@
 Shapes: `S` seeds, `N` points, each of the state at its end.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scripts.report.figures import (
-    STYLE,
-    WIDTH,
-    Written,
-    files_of,
-    label_steps,
-    line_style,
-    pyplot,
-    save,
-)
+from scripts.report.figures import draw_band, label_steps, legend_above, line_style, new_figure
+from scripts.report.html import Section
 from scripts.report.runs import META, VALIDATION, Run, shown
-from scripts.report.seed_statistics import Interval, mean_interval
-from scripts.report.tables import write_tables
+from scripts.report.seed_statistics import mean_interval
 
 _COSINE = f"{META}cosine"
 _SMOOTHED = 5  # points of a running mean before levels are compared
@@ -73,74 +63,63 @@ def _tested(run: Run) -> dict[str, str]:
     return told
 
 
-def report_tasks(runs: list[Run], folder: Path, table: str) -> Written:
-    """Draws all figures, writes the table, and tells which runs were cut short.
+def report_tasks(section: Section, runs: list[Run], table: str) -> None:
+    """Draws all figures, writes the table, and notes which runs were cut short.
 
     Args:
+        section: takes them.
         runs: at least one.
-        folder: exists.
         table: name of the table's files, without their endings.
     """
-    for run in runs:
-        if not run.finished:
-            print(f"{label(run)}: {run.status}")
     problems = {_problem(run): [r for r in runs if _problem(r) == _problem(run)] for run in runs}
-    stems, rows = list[str](), list[dict[str, Any]]()
-    with pyplot().rc_context(STYLE):
-        for number, (problem, members) in enumerate(problems.items()):
-            suffix = f"_{number + 1}" if len(problems) > 1 else ""
-            stems.append(f"few_shot{suffix}")
-            draw_curves(problem, members, folder / stems[-1])
-            if any(_COSINE in run.curves for run in members):
-                stems.append(f"cosine{suffix}")
-                draw_cosines(problem, members, folder / stems[-1])
-            rows += [_row(run, _maml_of(members)) for run in members]
+    rows = list[dict[str, Any]]()
+    for number, (problem, members) in enumerate(problems.items(), start=1):
+        suffix = f"_{number}" if len(problems) > 1 else ""
+        section.figure(draw_curves(problem, members), f"few_shot{suffix}")
+        section.figure(draw_cosines(problem, members), f"cosine{suffix}")
+        rows += [_row(run, _maml_of(members)) for run in members]
     every = dict.fromkeys(column for row in rows for column in row)
-    rows = [{column: row.get(column) for column in every} for row in rows]
-    return Written(
-        stems, [("Few-shot learning", rows)], [*files_of(stems), *write_tables(rows, folder, table)]
-    )
+    section.table("Few-shot learning", [{c: row.get(c) for c in every} for row in rows], table)
+    section.notes += [f"{label(run)}: {run.status}" for run in runs if not run.finished]
 
 
-def draw_curves(problem: str, runs: list[Run], stem: Path) -> None:
+def draw_curves(problem: str, runs: list[Run]) -> Any:
     """New tasks' accuracy or error against meta-steps, tasks and seconds."""
-    figure, panels = pyplot().subplots(
-        1, 3, figsize=(WIDTH, 3.0), layout="constrained", sharey=True
-    )
+    figure, ((*panels,),) = new_figure(3.0, columns=3, sharey=True)
     for index, run in enumerate(runs):
         curve = mean_interval(_judged(run))
         for axes, x in zip(panels, (_steps(run), run.frames, run.seconds), strict=True):
-            _draw(axes, x, curve, label(run), line_style(index))
+            draw_band(axes, x, curve, label(run), line_style(index))
     for axes, text in zip(panels, ("meta-steps", "tasks", "seconds"), strict=True):
         label_steps(axes, text)
     panels[0].set_ylabel(measure(runs[0]).removeprefix(VALIDATION).replace("_", " "))
     values = np.concatenate([_judged(run).ravel() for run in runs])
     if "loss" in measure(runs[0]) and (np.isfinite(values) & (values > 0.0)).any():
         _scale_by_factors(panels[0])
-    seeds = sorted({len(_judged(run)) for run in runs})
+    seeds = sorted({len(run.seeds) for run in runs})
     told = f"{problem}; mean and 95% interval over {' or '.join(map(str, seeds))} seeds"
-    figure.suptitle(told, fontsize=9)
-    _legend(figure, panels[0])
-    save(figure, stem)
+    panels[1].set_title(told, fontsize=9)
+    legend_above(figure, panels[0])
+    return figure
 
 
-def draw_cosines(problem: str, runs: list[Run], stem: Path) -> None:
-    """Cosine between BMG's and MAML's meta-gradients on the same tasks against meta-steps."""
-    figure, axes = pyplot().subplots(figsize=(WIDTH, 2.6), layout="constrained")
-    for index, run in enumerate(runs):
-        if _COSINE in run.curves:
-            curve = mean_interval(_smooth(run.curves[_COSINE]))
-            _draw(axes, _steps(run), curve, label(run), line_style(index))
+def draw_cosines(problem: str, runs: list[Run]) -> Any:
+    """Cosine between BMG's and MAML's meta-gradients on the same tasks against meta-steps.
+
+    None where no run knows it.
+    """
+    known = {index: run for index, run in enumerate(runs) if _COSINE in run.curves}
+    if not known:
+        return None
+    figure, ((axes,),) = new_figure(2.6)
+    for index, run in known.items():
+        curve = mean_interval(_smooth(run.curves[_COSINE]))
+        draw_band(axes, _steps(run), curve, label(run), line_style(index))
     label_steps(axes, "meta-steps")
     axes.set_ylabel("cosine with MAML's gradient")
     axes.set_title(problem, fontsize=9)
-    _legend(figure, axes)
-    save(figure, stem)
-
-
-def _draw(axes: Any, x: np.ndarray, curve: Interval, label: str, style: dict[str, Any]) -> None:
-    axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
-    axes.plot(x, curve.mean, label=label, **style)
+    legend_above(figure, axes)
+    return figure
 
 
 def _scale_by_factors(axes: Any) -> None:
@@ -151,11 +130,6 @@ def _scale_by_factors(axes: Any) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _legend(figure: Any, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
 
 def _maml_of(runs: list[Run]) -> Run | None:
@@ -207,7 +181,7 @@ def _row(run: Run, maml: Run | None) -> dict[str, Any]:
         "seconds": round(seconds, 1) if timed else None,
         "tasks/s, all seeds": round(seeds * run.end / seconds) if timed else None,
         "validation": measure(run).removeprefix(VALIDATION),
-        "last 10%": round(float(interval.mean), 4),
+        "last 10%": round(float(interval.value), 4),
         "95% low": _number(interval.low),
         "95% high": _number(interval.high),
         **_compared(run, maml),

@@ -4,9 +4,10 @@ import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from scripts.report.tables import BYTES_OF_PATHS
+from scripts.report.figures import pyplot
+from scripts.report.tables import BYTES_OF_PATHS, write_tables
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -24,14 +25,34 @@ dd { margin: 0; }
 """
 
 
-class Section(NamedTuple):
-    """A part of the page."""
+class Section:
+    """A part of a report: its tables and figures, written into a folder as they come."""
 
-    title: str
-    facts: dict[str, Any]
-    notes: Sequence[str]
-    tables: Sequence[tuple[str, list[dict[str, Any]]]]
-    figures: Sequence[str]  # stems of PNG files in the page's folder
+    def __init__(self, folder: Path, title: str, suffix: str = "") -> None:
+        self.title = title
+        self.facts: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.tables: list[tuple[str, list[dict[str, Any]]]] = []  # with their titles
+        self.figures: list[str] = []  # names of PNG files without their endings
+        self.files: list[str] = []  # all that were written
+        self._folder, self._suffix = folder, suffix
+
+    def table(self, title: str, rows: list[dict[str, Any]], name: str) -> None:
+        """Writes and shows a table; nothing if it has no rows."""
+        if rows:
+            self.files += write_tables(rows, self._folder, f"{name}{self._suffix}")
+            self.tables.append((title, rows))
+
+    def figure(self, figure: Any, name: str) -> None:
+        """Writes, shows and frees a figure; nothing if there is none."""
+        if figure is None:
+            return
+        stem = f"{name}{self._suffix}"
+        for kind in ("png", "pdf"):
+            figure.savefig(self._folder / f"{stem}.{kind}")
+            self.files.append(f"{stem}.{kind}")
+        pyplot().close(figure)
+        self.figures.append(stem)
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:

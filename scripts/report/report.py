@@ -4,13 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from configs.load import ConfigError
 from learner.reading import printable
-from scripts.report import few_shot as few_shot_report
-from scripts.report import seed_runs
-from scripts.report.common_frames import write_common_frames
+from scripts.report.common_frames import report_common_frames
 from scripts.report.comparison import (
     Comparison,
     compare,
@@ -18,8 +14,16 @@ from scripts.report.comparison import (
     unique,
     whole_runs,
 )
-from scripts.report.figures import COLOURS, STYLE, files_of, label_steps, pyplot, save
-from scripts.report.game_report import report_comparison
+from scripts.report.few_shot import report_tasks
+from scripts.report.figures import (
+    COLOURS,
+    STYLE,
+    draw_runs,
+    label_steps,
+    new_figure,
+    pyplot,
+)
+from scripts.report.game_report import report_agents
 from scripts.report.html import Section, write_page
 from scripts.report.published_agents import (
     Published,
@@ -29,6 +33,8 @@ from scripts.report.published_agents import (
     read_published,
 )
 from scripts.report.runs import (
+    META,
+    RETURN,
     Run,
     find_runs,
     learned_in,
@@ -36,8 +42,8 @@ from scripts.report.runs import (
     read_run,
     shown,
 )
-from scripts.report.seed_report import report_seeds
-from scripts.report.tables import write_tables
+from scripts.report.seed_report import report_groups
+from scripts.report.seed_runs import pool
 
 _log = logging.getLogger(__name__)
 _LONGEST_FAULT = 1_000  # characters
@@ -86,8 +92,8 @@ def report(
     for fault in faults:
         _log.warning("bmg: left out: %s", fault)
     runs = [run for run in every if not run.together]
-    task_runs = [run for run in every if run.together and run.of_tasks]
-    groups = seed_runs.pool([run for run in every if run.together and not run.of_tasks])
+    tasks = [run for run in every if run.together and run.of_tasks]
+    groups = pool([run for run in every if run.together and not run.of_tasks])
     if frames is not None and not runs:
         raise ConfigError(
             f"--frames {frames}: runs of several seeds in one program stand in no such table"
@@ -98,32 +104,17 @@ def report(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}") from None
-    written, sections = [], []
-    if groups:
-        part = report_seeds(groups, folder, "seeds_table" if runs else "table")
-        told = [f"{group.label}: {group.status}" for group in groups if group.status != "finished"]
-        if len(worlds := seed_runs.by_world(groups)) > 1:
-            told.append(
-                f"runs of {len(worlds)} worlds, {' and '.join(worlds)}: each has figures of its "
-                "own, and totals are compared within a world only"
-            )
-        sections.append(Section("Runs of several seeds", {}, told, part.tables, part.figures))
-        written += part.files
-    if task_runs:
-        alone = not groups and not runs
-        part = few_shot_report.report_tasks(
-            task_runs, folder, "table" if alone else "few_shot_table"
-        )
-        told = [
-            f"{few_shot_report.label(run)}: {run.status}" for run in task_runs if not run.finished
-        ]
-        sections.append(Section("Few-shot learning", {}, told, part.tables, part.figures))
-        written += part.files
-    for index, comparison in enumerate(comparisons):
-        suffix = f"_protocol{index + 1}" if len(comparisons) > 1 else ""
-        section, files = _report_comparison(comparison, others, folder, suffix)
-        sections.append(section)
-        written += files
+    sections = list[Section]()
+    with pyplot().rc_context(STYLE):
+        if groups:
+            sections.append(Section(folder, "Runs of several seeds"))
+            report_groups(sections[-1], groups, "seeds_table" if runs else "table")
+        if tasks:
+            sections.append(Section(folder, "Few-shot learning"))
+            report_tasks(sections[-1], tasks, "few_shot_table" if groups or runs else "table")
+        for index, comparison in enumerate(comparisons, start=1):
+            suffix = f"_protocol{index}" if len(comparisons) > 1 else ""
+            sections.append(_report_comparison(comparison, others, folder, suffix))
     if len(comparisons) > 1:
         differing = ", ".join(_differing(comparisons))
         note = (
@@ -131,14 +122,12 @@ def report(
             "of its own (--mix NAME compares all the same)"
         )
         notes.append(note)
-    sections[0] = sections[0]._replace(notes=[*notes, *sections[0].notes])
+    sections[0].notes[:0] = notes
     for note in dict.fromkeys(note for section in sections for note in section.notes):
         print(f"note: {printable(note, _LONGEST_FAULT)}")
-    left_out = [f"left out: {fault}" for fault in faults]  # which stderr has told
-    sections[0] = sections[0]._replace(notes=[*left_out, *sections[0].notes])
-    written.append(
-        write_page(folder, " and ".join(shown(path.name) for path in given[:3]), sections)
-    )
+    sections[0].notes[:0] = [f"left out: {fault}" for fault in faults]  # which stderr has told
+    page = write_page(folder, " and ".join(shown(path.name) for path in given[:3]), sections)
+    written = [*(file for section in sections for file in section.files), page]
     told = [file for file in written if not file.endswith(".pdf") and not file.startswith("game_")]
     print(", ".join(printable(str(folder / name), _LONGEST_FAULT) for name in told))
     return 0
@@ -146,31 +135,22 @@ def report(
 
 def _report_comparison(
     comparison: Comparison, published: list[Published], folder: Path, suffix: str
-) -> tuple[Section, list[str]]:
-    runs, figures, tables, files = comparison.runs, [], [], []
-    rows = [_row(run) for run in runs]
-    files += write_tables(rows, folder, f"table{suffix}")
-    if len({run.game for run in runs}) == 1:
-        averaged = whole_runs(comparison)
-        draw_curves(runs, averaged, folder / f"curve{suffix}", published)
-        figures.append(f"curve{suffix}")
-        if draw_hyperparameters(runs, averaged, folder / f"hyperparameters{suffix}"):
-            figures.append(f"hyperparameters{suffix}")
-        files += files_of(figures)
-    if len(runs) > 1 and comparison.agents:
-        more = report_comparison(comparison, folder, suffix, published)
-        figures += more.figures
-        tables += more.tables
-        files += more.files
-    common, names = write_common_frames(comparison, published, folder, suffix)
-    tables += common
-    files += names
-    tables.append(("Runs", rows))
+) -> Section:
+    runs = comparison.runs
     games = sorted({run.game for run in runs})
     title = games[0] if len(games) == 1 else f"{len(games)} games"
-    if suffix:
-        title += f", protocol {suffix.removeprefix('_protocol')}"
-    return Section(title, comparison.protocol, comparison.notes, tables, figures), files
+    title += f", protocol {suffix.removeprefix('_protocol')}" if suffix else ""
+    section = Section(folder, title, suffix)
+    section.facts, section.notes = comparison.protocol, comparison.notes
+    if len(games) == 1:
+        averaged = whole_runs(comparison)
+        section.figure(draw_curves(runs, averaged, published), "curve")
+        section.figure(draw_hyperparameters(runs, averaged), "hyperparameters")
+    if len(runs) > 1 and comparison.agents:
+        report_agents(section, comparison, published)
+    report_common_frames(section, comparison, published)
+    section.table("Runs", [_row(run) for run in runs], "table")
+    return section
 
 
 def _differing(comparisons: list[Comparison]) -> list[str]:
@@ -178,91 +158,72 @@ def _differing(comparisons: list[Comparison]) -> list[str]:
     return [key for key in keys if len({str(c.protocol.get(key)) for c in comparisons}) > 1]
 
 
-def draw_curves(
-    runs: list[Run], averaged: list[Run], stem: Path, published: list[Published]
-) -> None:
+def draw_curves(runs: list[Run], averaged: list[Run], published: list[Published]) -> Any:
     """Mean return of the recent episodes against frames, with reference scores.
 
     Args:
         runs: of one game.
         averaged: those of them that means are taken over; the others are drawn alone.
-        stem: the figure's path without its ending.
         published: agents, of which some in the same game are drawn as well.
     """
-    plt, others = pyplot(), drawn(published, runs)
-    with plt.rc_context(STYLE):
-        height = 4 + legend_height(others)
-        figure, axes = plt.subplots(figsize=(7, height), constrained_layout=True)
-        _draw(axes, runs, averaged, "episode_return")
-        random = [e for e in runs[0].evaluations if e["policy"] == "random"]
-        if random:
-            axes.axhline(random[0]["mean_return"], color="0.4", linestyle=":", label="random play")
-        axes.set_ylabel("episode return (mean of the last 100)")
-        axes.set_title(runs[0].game)
-        if axes.get_legend_handles_labels()[0]:  # else no episode has ended
-            axes.legend()
-        draw_published(figure, axes, others, runs)
-        save(figure, stem)
+    others = drawn(published, runs)
+    figure, ((axes,),) = new_figure(4 + legend_height(others))
+    _draw(axes, runs, averaged, RETURN)
+    random = [e for e in runs[0].evaluations if e["policy"] == "random"]
+    if random:
+        axes.axhline(random[0]["mean_return"], color="0.4", linestyle=":", label="random play")
+    axes.set_ylabel("episode return (mean of the last 100)")
+    axes.set_title(runs[0].game)
+    if axes.get_legend_handles_labels()[0]:  # else no episode has ended
+        axes.legend()
+    draw_published(figure, axes, others, runs)
+    return figure
 
 
-def draw_hyperparameters(runs: list[Run], averaged: list[Run], stem: Path) -> bool:
+def draw_hyperparameters(runs: list[Run], averaged: list[Run]) -> Any:
     """Each learned hyper-parameter against frames; the acting head solid, auxiliary ones dashed.
 
-    Args:
-        runs: as of `draw_curves`.
-        averaged: as of `draw_curves`.
-        stem: as of `draw_curves`.
-
-    Returns:
-        Whether there was anything to draw: some run has learned or replayed hyper-parameters.
+    None if no run has learned or replayed any. Arguments are those of `draw_curves`.
     """
     names = learned_in(runs)
     if not names:
-        return False
-    plt = pyplot()
+        return None
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            rows,
-            columns,
-            figsize=(2.4 * columns + 0.6, 2.2 * rows + 0.3),
-            constrained_layout=True,
-            squeeze=False,
-        )
-        for panel, name in zip(panels.flat, names, strict=False):
-            _draw(panel, runs, averaged, f"meta/{name}")
-            for head in range(1, 17):
-                _draw(panel, runs, averaged, f"meta/auxiliary_{head}/{name}", linestyle="--")
-            panel.set_title(name.replace("_", " "))
-        for panel in panels.flat[len(names) :]:
-            panel.set_visible(False)
-        handles, labels = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
-        save(figure, stem)
-    return True
+    figure, panels = new_figure(2.2 * rows + 0.3, rows, columns)
+    figure.set_figwidth(2.4 * columns + 0.6)
+    for panel, name in zip(panels.flat, names, strict=False):
+        _draw(panel, runs, averaged, META + name)
+        for head in range(1, 17):
+            _draw(panel, runs, averaged, f"{META}auxiliary_{head}/{name}", linestyle="--")
+        panel.set_title(name.replace("_", " "))
+    for panel in panels.flat[len(names) :]:
+        panel.set_visible(False)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return figure
 
 
 def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: str = "-") -> None:
     """A metric against frames: runs of one setting share a colour and, over whole ones, a mean."""
     for index, (name, members) in enumerate(_groups(runs).items()):
-        curves = [(run, *run.curve(key)) for run in members]
-        curves = [item for item in curves if len(item[1])]
-        whole = [item for item in curves if item[0] in averaged]
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": linestyle}
-        for run, frames, values in curves:
-            thin = {"alpha": 0.3, "linewidth": 0.8} if len(whole) > 1 and run in averaged else {}
-            label = None if thin or linestyle != "-" else f"{name}, seed {run.seed}"
-            if label and run not in averaged:
-                label += f" ({_why_alone(run)})"
-            axes.plot(frames, values, label=label, **style, **thin)
-        if len(whole) > 1:  # the mean goes as far as all of them do
-            start, end = max(c[1][0] for c in whole), min(c[1][-1] for c in whole)
-            grid = np.linspace(start, end, 200)
-            mean = np.mean([np.interp(grid, frames, values) for _, frames, values in whole], 0)
-            label = f"{name}, mean of {len(whole)} seeds"
-            axes.plot(grid, mean, label=label if linestyle == "-" else None, **style)
+        known = [run for run in members if len(run.curve(key)[0])]
+        for label, drawn_together in _lines(name, known, averaged):
+            draw_runs(axes, drawn_together, key, label if linestyle == "-" else None, style)
     label_steps(axes, "environment frames")
+
+
+def _lines(name: str, runs: list[Run], averaged: list[Run]) -> list[tuple[str, list[Run]]]:
+    """What is drawn as one line, with its label: whole runs, and each of the others."""
+    alone = [run for run in runs if run not in averaged]
+    lines = [(f"{name}, seed {run.seed} ({_why_alone(run)})", [run]) for run in alone]
+    whole = [run for run in runs if run in averaged]
+    if len(whole) == 1:
+        lines.append((f"{name}, seed {whole[0].seed}", whole))
+    elif whole:
+        lines.append((f"{name}, mean of {len(whole)} seeds", whole))
+    return lines
 
 
 def _why_alone(run: Run) -> str:

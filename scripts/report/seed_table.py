@@ -64,7 +64,7 @@ def _row(group: Group) -> dict[str, Any]:
         "epsilon": fixed if explores == "epsilon" else None,
         "seeds": len(total),
         "steps": int(end),
-        "total reward": _number(interval.mean),
+        "total reward": _number(interval.value),
         "95% low": _number(interval.low),
         "95% high": _number(interval.high),
         "total reward std": _number(total.std(ddof=1)) if len(total) > 1 else None,
@@ -81,7 +81,7 @@ def _last_returns(group: Group) -> tuple[float | None, float | None, float | Non
     if group.episode_return is None:
         return None, None, None
     interval = mean_interval(final_returns(group))
-    return _number(interval.mean), _number(interval.low), _number(interval.high)
+    return _number(interval.value), _number(interval.low), _number(interval.high)
 
 
 def _rise(group: Group) -> float | str | None:
