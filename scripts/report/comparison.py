@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.load import ConfigError
-from learner.reading import printable
 from scripts.report.returns import SHORTFALL, final_return
-from scripts.report.runs import Run, shown
+from scripts.report.runs import NOT_OF_THE_SETTING, Run, labels, shown
 
 # What the protocol says of a single game, or what does not change its scores.
 _OF_THE_GAME = ("game", "actions")
+
+
+# What tells no agent from another.
+_OF_ALL = ("env.game", *(key for key in NOT_OF_THE_SETTING if key != "total_frames"))
 
 
 class Agent(NamedTuple):
@@ -32,6 +35,7 @@ class Comparison(NamedTuple):
     games: list[str]  # that all agents have whole runs of
     total: int  # frames of each run
     runs: list[Run]  # all, the ones left out among them
+    settings: dict[str, list[Run]]  # all, by the label of their setting
     frames: int  # at which runs of any length stand side by side
     side_by_side: list[Agent]  # runs that have so many frames; others of a setting if longer
     notes: list[str]  # what is missing, unfinished or mixed
@@ -87,9 +91,10 @@ def _compare(
     settings: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         settings.setdefault((run.setting(with_game=False), run.name), []).append(run)
-    labels = _labels(list(settings.values()))
+    named = labels([members[0] for members in settings.values()], (*_OF_ALL, "total_frames"))
+    by_label = dict(zip(named, settings.values(), strict=True))
     agents = []
-    for label, members in zip(labels, settings.values(), strict=True):
+    for label, members in by_label.items():
         whole = [run for run in members if _reaches(run, total)]
         _refuse_twins(whole)
         by_game: dict[str, list[Run]] = {}
@@ -110,7 +115,7 @@ def _compare(
     ]
     for key in mix:
         protocol = {**protocol, key: ", ".join(sorted({str(r.protocol.get(key)) for r in runs}))}
-    return Comparison(protocol, agents, games, total, runs, frames, side_by_side, notes)
+    return Comparison(protocol, agents, games, total, runs, by_label, frames, side_by_side, notes)
 
 
 def _reaches(run: Run, total: int) -> bool:
@@ -137,9 +142,9 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     for run in reaching:
         key = run.setting(with_game=False), run.name, run.total_frames
         settings.setdefault(key, []).append(run)
-    labels = _labels(list(settings.values()), ("seed", "name", "env.game"))
+    named = labels([members[0] for members in settings.values()], _OF_ALL)
     agents, kept = [], []
-    for label, members in zip(labels, settings.values(), strict=True):
+    for label, members in zip(named, settings.values(), strict=True):
         _refuse_twins([run for run in members if run.finished])
         # Of a run and its repetition, the finished or the longer one.
         members = sorted(members, key=lambda run: (run.finished, run.end))
@@ -179,40 +184,9 @@ def _refuse_twins(runs: list[Run]) -> None:
         owner[key] = run.path
 
 
-def _labels(
-    settings: list[list[Run]],
-    left_out: tuple[str, ...] = ("seed", "name", "env.game", "total_frames"),
-) -> list[str]:
-    """Each agent's name; where several share it, with what differs."""
-    names = [members[0].name for members in settings]
-    labels = []
-    for name, members in zip(names, settings, strict=True):
-        others = [m[0].config for n, m in zip(names, settings, strict=True) if n == name]
-        own = members[0].config
-        told = [
-            f"{key.rpartition('.')[2]}={shown(own[key])}"
-            for key in own
-            if key not in left_out
-            and len({json.dumps(other.get(key), default=str) for other in others}) > 1
-        ]
-        label = f"{name} ({', '.join(told[:3])})" if told else name
-        labels.append(unique(label, labels, members[0].path))
-    return labels
-
-
-def unique(label: str, taken: Iterable[str], path: Path) -> str:
-    """The label, or the label with as much of a path as tells it from all others."""
-    taken, candidate = set(taken), label
-    for count in range(1, len(path.parts) + 1):
-        if candidate not in taken:
-            break
-        candidate = f"{label} [{printable('/'.join(path.parts[-count:]))}]"
-    return candidate
-
-
-def whole_runs(comparison: Comparison) -> list[Run]:
-    """Those that means are taken over."""
-    return [run for run in comparison.runs if _reaches(run, comparison.total)]
+def is_whole(run: Run, comparison: Comparison) -> bool:
+    """Whether means are taken over it."""
+    return _reaches(run, comparison.total)
 
 
 def _left_out(runs: list[Run], total: int) -> list[str]:

@@ -16,6 +16,7 @@ MARKERS = "osD^vP*X"
 STYLE = {
     **{"font.size": 9, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3},
     **{"pdf.fonttype": 42, "savefig.dpi": 200},  # 42: text of a PDF stays text
+    "axes.formatter.useoffset": False,  # 0.994 is read at once, 0.004 with +9.9e-1 is not
     "text.parse_math": False,  # a game's name may have dollars in it
 }
 WIDTH = 7.0  # inches: a page's text

@@ -15,19 +15,15 @@ from actors.environments.atari_games import BY_NAME
 from scripts.report import scores
 from scripts.report.comparison import Agent, Comparison
 from scripts.report.figures import (
-    WIDTH,
     draw_band,
-    draw_runs,
     few_ticks,
     label_steps,
     legend_above,
     line_style,
     new_figure,
     percent_axis,
-    pyplot,
     span,
 )
-from scripts.report.published_agents import Published, draw_published, drawn, legend_height
 from scripts.report.returns import (
     final_return,
     final_scores,
@@ -35,7 +31,6 @@ from scripts.report.returns import (
     normalised,
     scores_over_time,
 )
-from scripts.report.runs import META, RETURN, learned_in
 from scripts.report.scores import Estimate
 from scripts.report.tables import percent
 
@@ -55,7 +50,6 @@ class Drawing(NamedTuple):
     """What figures are drawn from, computed once."""
 
     comparison: Comparison
-    published: Sequence[Published]
     styles: dict[str, Any]  # of each agent's label
     # Normalised final scores [S] of each game, of agents that have some in all games.
     scored: dict[str, list[np.ndarray]]
@@ -75,7 +69,7 @@ class Drawing(NamedTuple):
         return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
 
 
-def prepare(comparison: Comparison, published: Sequence[Published]) -> Drawing:
+def prepare(comparison: Comparison) -> Drawing:
     """Computes what the figures of agents share."""
     rng = np.random.default_rng(_SEED)
     scored = {}
@@ -85,7 +79,7 @@ def prepare(comparison: Comparison, published: Sequence[Published]) -> Drawing:
             scored[agent.label] = final
     styles = {agent.label: line_style(index) for index, agent in enumerate(comparison.agents)}
     estimates = {label: scores.aggregate(final, rng) for label, final in scored.items()}
-    return Drawing(comparison, published, styles, scored, estimates, rng)
+    return Drawing(comparison, styles, scored, estimates, rng)
 
 
 # Each returns a figure, or None where there is nothing to draw.
@@ -271,36 +265,6 @@ def _varying(agents: Sequence[Agent], key: str) -> dict[Any, Agent]:
             sets.setdefault(same, {}).setdefault(agent.config.get(key), agent)
     largest = max(sets.values(), key=len, default={})
     return dict(sorted(largest.items(), key=lambda item: str(item[0]).zfill(6)))
-
-
-def draw_game(drawing: Drawing, game: str) -> Any:
-    """A game's returns over frames, and the hyper-parameters that its agents have learned."""
-    comparison, styles = drawing.comparison, drawing.styles
-    agents = [agent for agent in comparison.agents if game in agent.runs]
-    runs = [run for agent in agents for run in agent.runs[game]]
-    names = learned_in(runs)
-    others = drawn(drawing.published, runs)
-    rows = 1 + -(-len(names) // 4)
-    height = 2.3 + 1.5 * (rows - 1) + legend_height(others)
-    figure = pyplot().figure(figsize=(WIDTH, height), layout="constrained")
-    cells = figure.add_gridspec(rows, 4, height_ratios=[2.0, *[1.2] * (rows - 1)])
-    top = figure.add_subplot(cells[0, :])
-    for agent in agents:
-        draw_runs(top, agent.runs[game], RETURN, agent.label, styles[agent.label])
-    legend_above(figure, top)
-    draw_published(figure, top, others, runs)
-    top.set_ylabel("episode return")
-    label_steps(top, "environment frames")
-    top.set_title(game.replace("_", " "), fontsize=9)
-    for index, name in enumerate(names):
-        panel = figure.add_subplot(cells[1 + index // 4, index % 4])
-        for agent in agents:
-            draw_runs(panel, agent.runs[game], META + name, None, styles[agent.label])
-        panel.set_title(name.replace("_", " "), fontsize=8)
-        panel.tick_params(labelsize=7)
-        label_steps(panel, "")
-        panel.xaxis.set_major_locator(few_ticks(2))
-    return figure
 
 
 def _pair(agents: list[Agent]) -> tuple[Agent, Agent] | None:

@@ -7,6 +7,7 @@ from scripts.report import game_figures as figures
 from scripts.report.comparison import Comparison
 from scripts.report.game_tables import aggregate_rows, evaluation_rows, game_rows
 from scripts.report.html import Section
+from scripts.report.learning_curves import draw_game
 from scripts.report.published_agents import Published
 
 _LONGEST_FILE = 60  # characters, of at most four bytes each; a name has 255
@@ -21,7 +22,7 @@ def report_agents(section: Section, comparison: Comparison, published: Sequence[
         published: agents, of which some are drawn beside the runs of a game.
     """
     agents, games = comparison.agents, comparison.games
-    drawing = figures.prepare(comparison, published)
+    drawing = figures.prepare(comparison)
     if games and all(game in BY_NAME for game in games):
         title = f"Human-normalised scores, {len(games)} games"
         section.table(title, aggregate_rows(drawing), "aggregates")
@@ -33,7 +34,9 @@ def report_agents(section: Section, comparison: Comparison, published: Sequence[
         section.figure(figures.draw_ablations(drawing), "ablations")
     section.figure(figures.draw_bootstrap_steps(drawing), "bootstrap_steps_by_game")
     for game in sorted({game for agent in agents for game in agent.runs}):
-        section.figure(figures.draw_game(drawing, game), f"game_{file_name(game)}")
+        section.figure(
+            draw_game(agents, game, drawing.styles, published), f"game_{file_name(game)}"
+        )
     section.table("Scores", game_rows(comparison), "games")
     section.table("Separate evaluations", evaluation_rows(comparison), "evaluations")
 

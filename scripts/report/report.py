@@ -7,41 +7,14 @@ from typing import Any
 from configs.load import ConfigError
 from learner.reading import printable
 from scripts.report.common_frames import report_common_frames
-from scripts.report.comparison import (
-    Comparison,
-    compare,
-    never_started,
-    unique,
-    whole_runs,
-)
+from scripts.report.comparison import Comparison, compare, never_started
 from scripts.report.few_shot import report_tasks
-from scripts.report.figures import (
-    COLOURS,
-    STYLE,
-    draw_runs,
-    label_steps,
-    new_figure,
-    pyplot,
-)
+from scripts.report.figures import STYLE, pyplot
 from scripts.report.game_report import report_agents
 from scripts.report.html import Section, write_page
-from scripts.report.published_agents import (
-    Published,
-    draw_published,
-    drawn,
-    legend_height,
-    read_published,
-)
-from scripts.report.runs import (
-    META,
-    RETURN,
-    Run,
-    find_runs,
-    learned_in,
-    planned_trials,
-    read_run,
-    shown,
-)
+from scripts.report.learning_curves import draw_curve, draw_hyperparameters, lines_of
+from scripts.report.published_agents import Published, read_published
+from scripts.report.runs import Run, find_runs, planned_trials, read_run, shown
 from scripts.report.seed_report import report_groups
 from scripts.report.seed_runs import pool
 
@@ -143,9 +116,9 @@ def _report_comparison(
     section = Section(folder, title, suffix)
     section.facts, section.notes = comparison.protocol, comparison.notes
     if len(games) == 1:
-        averaged = whole_runs(comparison)
-        section.figure(draw_curves(runs, averaged, published), "curve")
-        section.figure(draw_hyperparameters(runs, averaged), "hyperparameters")
+        lines = lines_of(comparison)
+        section.figure(draw_curve(lines, published), "curve")
+        section.figure(draw_hyperparameters(lines), "hyperparameters")
     if len(runs) > 1 and comparison.agents:
         report_agents(section, comparison, published)
     report_common_frames(section, comparison, published)
@@ -156,91 +129,6 @@ def _report_comparison(
 def _differing(comparisons: list[Comparison]) -> list[str]:
     keys = dict.fromkeys(key for c in comparisons for key in c.protocol)
     return [key for key in keys if len({str(c.protocol.get(key)) for c in comparisons}) > 1]
-
-
-def draw_curves(runs: list[Run], averaged: list[Run], published: list[Published]) -> Any:
-    """Mean return of the recent episodes against frames, with reference scores.
-
-    Args:
-        runs: of one game.
-        averaged: those of them that means are taken over; the others are drawn alone.
-        published: agents, of which some in the same game are drawn as well.
-    """
-    others = drawn(published, runs)
-    figure, ((axes,),) = new_figure(4 + legend_height(others))
-    _draw(axes, runs, averaged, RETURN)
-    random = [e for e in runs[0].evaluations if e["policy"] == "random"]
-    if random:
-        axes.axhline(random[0]["mean_return"], color="0.4", linestyle=":", label="random play")
-    axes.set_ylabel("episode return (mean of the last 100)")
-    axes.set_title(runs[0].game)
-    if axes.get_legend_handles_labels()[0]:  # else no episode has ended
-        axes.legend()
-    draw_published(figure, axes, others, runs)
-    return figure
-
-
-def draw_hyperparameters(runs: list[Run], averaged: list[Run]) -> Any:
-    """Each learned hyper-parameter against frames; the acting head solid, auxiliary ones dashed.
-
-    None if no run has learned or replayed any. Arguments are those of `draw_curves`.
-    """
-    names = learned_in(runs)
-    if not names:
-        return None
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure, panels = new_figure(2.2 * rows + 0.3, rows, columns)
-    figure.set_figwidth(2.4 * columns + 0.6)
-    for panel, name in zip(panels.flat, names, strict=False):
-        _draw(panel, runs, averaged, META + name)
-        for head in range(1, 17):
-            _draw(panel, runs, averaged, f"{META}auxiliary_{head}/{name}", linestyle="--")
-        panel.set_title(name.replace("_", " "))
-    for panel in panels.flat[len(names) :]:
-        panel.set_visible(False)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    return figure
-
-
-def _draw(axes: Any, runs: list[Run], averaged: list[Run], key: str, linestyle: str = "-") -> None:
-    """A metric against frames: runs of one setting share a colour and, over whole ones, a mean."""
-    for index, (name, members) in enumerate(_groups(runs).items()):
-        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": linestyle}
-        known = [run for run in members if len(run.curve(key)[0])]
-        for label, drawn_together in _lines(name, known, averaged):
-            draw_runs(axes, drawn_together, key, label if linestyle == "-" else None, style)
-    label_steps(axes, "environment frames")
-
-
-def _lines(name: str, runs: list[Run], averaged: list[Run]) -> list[tuple[str, list[Run]]]:
-    """What is drawn as one line, with its label: whole runs, and each of the others."""
-    alone = [run for run in runs if run not in averaged]
-    lines = [(f"{name}, seed {run.seed} ({_why_alone(run)})", [run]) for run in alone]
-    whole = [run for run in runs if run in averaged]
-    if len(whole) == 1:
-        lines.append((f"{name}, seed {whole[0].seed}", whole))
-    elif whole:
-        lines.append((f"{name}, mean of {len(whole)} seeds", whole))
-    return lines
-
-
-def _why_alone(run: Run) -> str:
-    """Why a run is part of no mean."""
-    return f"{run.end:,} frames" if run.finished else run.summary.get("status", "unfinished")
-
-
-def _groups(runs: list[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in nothing but their seeds, under a label that no others have."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.setting(with_game=True), run.name), []).append(run)
-    labelled: dict[str, list[Run]] = {}
-    for members in groups.values():
-        first = members[0]
-        labelled[unique(first.name, labelled, first.path)] = members
-    return labelled
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -34,6 +34,7 @@ _COUNTS = (
     *("seed", "total_frames", "learner.schedule_frames", "evaluation.every_frames"),
     *("env.swap_period", "meta.inner_steps", "meta.bootstrap_steps", "learner.batch_size"),
 )
+_SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
 _MOST_OF_PLUGINS = 12  # hyper-parameters, of which each is a panel of a figure
 _LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more
 _MOST_FRAMES = 2**53  # what a double counts exactly
@@ -93,7 +94,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """Of its configuration, or of its variant in a sweep."""
-        return shown(self.summary.get("name", self.path.name))
+        return shown(self.summary.get("name", self.config.get("name", self.path.name)))
 
     @property
     def folder(self) -> str:
@@ -155,6 +156,54 @@ def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
     names = tuple(left_out)
     groups = tuple(f"{name}." for name in names)
     return {k: v for k, v in config.items() if k not in names and not k.startswith(groups)}
+
+
+def labels(runs: Sequence[Run], left_out: Iterable[str], most: int | None = 4) -> list[str]:
+    """What settings are called: by their names, and by what differs where several share one.
+
+    Args:
+        runs: one of each setting.
+        left_out: keys and groups that are no part of a setting.
+        most: keys that a label tells; None: all of them, as where fewer do not tell them apart.
+    """
+    settings = [without(run.config, left_out) for run in runs]
+    found: list[str] = []
+    for run, own in zip(runs, settings, strict=True):
+        sharing = [s for other, s in zip(runs, settings, strict=True) if other.name == run.name]
+        every = dict.fromkeys(key for setting in sharing for key in setting)
+        differing = [key for key in every if len({_text(s.get(key)) for s in sharing}) > 1]
+        differing.sort(key=lambda key: key not in _SHORT)  # K and L first
+        tails = [key.rpartition(".")[2] for key in differing]
+        told = [
+            f"{_SHORT.get(key, tail if tails.count(tail) == 1 else key)}={_text(own.get(key))}"
+            for key, tail in zip(differing, tails, strict=True)
+        ]
+        if most is not None and len(told) > most:
+            told[most:] = ["..."]
+        found.append(f"{run.name} ({', '.join(told)})" if told else run.name)
+    if most is not None and len(set(found)) < len(found):
+        return labels(runs, left_out, None)
+    for index, label in enumerate(found):
+        found[index] = _unique(label, found[:index], runs[index].path)
+    return found
+
+
+def _unique(label: str, taken: Sequence[str], path: Path) -> str:
+    """The label, or the label with as much of a path as tells it from all others."""
+    candidate = label
+    for count in range(1, len(path.parts) + 1):
+        if candidate not in taken:
+            break
+        candidate = f"{label} [{printable('/'.join(path.parts[-count:]))}]"
+    return candidate
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return shown("+".join(map(str, value))) or "none"
+    return f"{value:g}" if isinstance(value, float) else shown(value)
 
 
 def learned_in(runs: Iterable[Run]) -> list[str]:

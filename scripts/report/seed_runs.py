@@ -17,6 +17,7 @@ from scripts.report.runs import (
     RETURN,
     REWARD,
     Run,
+    labels,
     shown,
     without,
 )
@@ -24,7 +25,6 @@ from scripts.report.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
 _NOT_OF_THE_GROUP = (*NOT_OF_THE_SETTING, "actors")
-_SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
 
 
 class Group(NamedTuple):
@@ -95,9 +95,9 @@ def pool(runs: list[Run]) -> list[Group]:
     for run in runs:
         key = json.dumps(without(run.config, _NOT_OF_THE_GROUP), sort_keys=True, default=str)
         settings.setdefault(key, []).append(run)
-    labels = _labels([members[0].config for members in settings.values()])
+    named = labels([members[0] for members in settings.values()], _NOT_OF_THE_GROUP)
     return [
-        _pooled(label, members) for label, members in zip(labels, settings.values(), strict=True)
+        _pooled(label, members) for label, members in zip(named, settings.values(), strict=True)
     ]
 
 
@@ -163,32 +163,3 @@ def _status(members: list[Run], end: int) -> str:
     if not reasons:
         return "finished"
     return f"only to {end:,} of {max(totals):,} steps: {', '.join(reasons)}"
-
-
-def _labels(configs: list[dict[str, Any]], most: int | None = 4) -> list[str]:
-    """A label for each group: its name, and what differs (`most` keys) where groups share it."""
-    names = [shown(config.get("name", "run")) for config in configs]
-    flats = [without(config, _NOT_OF_THE_GROUP) for config in configs]
-    labels = []
-    for name, own in zip(names, flats, strict=True):
-        sharing = [other for n, other in zip(names, flats, strict=True) if n == name]
-        every = dict.fromkeys(key for other in sharing for key in other)
-        differing = [key for key in every if len({_text(other.get(key)) for other in sharing}) > 1]
-        differing.sort(key=lambda key: key not in _SHORT)  # K and L first
-        tails = [key.rpartition(".")[2] for key in differing]
-        told = [
-            f"{_SHORT.get(key, tail if tails.count(tail) == 1 else key)}={_text(own.get(key))}"
-            for key, tail in zip(differing, tails, strict=True)
-        ]
-        if most is not None and len(told) > most:
-            told[most:] = ["..."]
-        labels.append(f"{name} ({', '.join(told)})" if told else name)
-    return labels if most is None or len(set(labels)) == len(labels) else _labels(configs, None)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return shown("+".join(map(str, value))) or "none"
-    return f"{value:g}" if isinstance(value, float) else shown(value)
