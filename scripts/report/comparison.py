@@ -53,8 +53,7 @@ def compare(
             finished run.
 
     Raises:
-        ConfigError: a name in `mix` is none of a protocol's, two runs are the same, or no run has
-            so many frames.
+        ConfigError: a name in `mix` is none of a protocol's, or no run has so many frames.
     """
     mix = tuple(mix)
     known = {key for run in runs for key in run.protocol}
@@ -86,6 +85,7 @@ def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
 def _compare(
     protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...], frames: int | None
 ) -> Comparison:
+    runs, repetitions = _without_copies(runs)
     # A run that has only begun must not make all others short.
     total = max(run.total_frames for run in [r for r in runs if r.finished] or runs)
     settings: dict[tuple[str, str], list[Run]] = {}
@@ -96,7 +96,6 @@ def _compare(
     agents = []
     for label, members in by_label.items():
         whole = [run for run in members if _reaches(run, total)]
-        _refuse_twins(whole)
         by_game: dict[str, list[Run]] = {}
         for run in whole:
             by_game.setdefault(run.game, []).append(run)
@@ -107,6 +106,7 @@ def _compare(
     side_by_side, apart = _side_by_side(runs, frames)
     notes = [
         *_mixed_by_request(runs, mix),
+        *repetitions,
         *_left_out(runs, total),
         *apart,
         *_missing(agents, games),
@@ -145,13 +145,13 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     named = labels([members[0] for members in settings.values()], _OF_ALL)
     agents, kept = [], []
     for label, members in zip(named, settings.values(), strict=True):
-        _refuse_twins([run for run in members if run.finished])
-        # Of a run and its repetition, the finished or the longer one.
+        # Of one that did not finish and its repetition, the finished or the longer one.
         members = sorted(members, key=lambda run: (run.finished, run.end))
-        only = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
-        kept += only.values()
+        best = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
+        members = [run for run in members if run.finished or run in best.values()]
+        kept += members
         by_game: dict[str, list[Run]] = {}
-        for run in sorted(only.values(), key=lambda run: (run.game, str(run.seed))):
+        for run in sorted(members, key=lambda run: (run.game, str(run.seed))):
             by_game.setdefault(run.game, []).append(run)
         agents.append(Agent(label, members[0].config, by_game))
     notes = []
@@ -173,15 +173,23 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     return agents, notes
 
 
-def _refuse_twins(runs: list[Run]) -> None:
-    owner: dict[Any, Path] = {}
+def _without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Runs without those that tell the same as another, and notes on these and on repetitions."""
+    kept: dict[Any, list[Run]] = {}
+    copies = []
     for run in runs:
-        key = run.game, run.seed
-        if run.seed is not None and key in owner:
-            raise ConfigError(
-                f"{owner[key]} and {run.path} are one setting, game and seed ({run.seed}); give one"
-            )
-        owner[key] = run.path
+        known = kept.setdefault((run.setting(with_game=True), run.game, str(run.seed)), [])
+        if original := next((other for other in known if run.is_copy_of(other)), None):
+            copies.append(f"{run.path} of {original.path}")
+        else:
+            known.append(run)
+    notes = [f"copies left out: {_some(copies)}"] if copies else []
+    repeated = [" and ".join(r.folder for r in same) for same in kept.values() if len(same) > 1]
+    if repeated:
+        told = f"of one setting, game and seed, each run is a sample: {_some(repeated)}"
+        notes.append(told)
+    paths = {run.path for same in kept.values() for run in same}
+    return [run for run in runs if run.path in paths], notes
 
 
 def is_whole(run: Run, comparison: Comparison) -> bool:

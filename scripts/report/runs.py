@@ -144,6 +144,18 @@ class Run(NamedTuple):
         value = self.curves.get(key, np.full((1, 1), np.nan))[0, -1]
         return None if np.isnan(value) else float(value)
 
+    def is_copy_of(self, other: "Run") -> bool:
+        """Whether it tells the same, as a copied folder does, or a run that is repeatable."""
+        ours, theirs = (
+            {name: values for name, values in run.curves.items() if _is_curve(name)}
+            for run in (self, other)
+        )
+        return (
+            np.array_equal(self.frames, other.frames)
+            and ours.keys() == theirs.keys()
+            and all(np.array_equal(ours[n], theirs[n], equal_nan=True) for n in ours)
+        )
+
     def setting(self, *, with_game: bool) -> str:
         """Runs of the same may be averaged: the configuration but for its seed."""
         left_out = NOT_OF_THE_SETTING if with_game else (*NOT_OF_THE_SETTING, "env.game")

@@ -4,7 +4,6 @@ Shapes: `S` seeds, `N` points. A point holds what happened since the point befor
 """
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +88,7 @@ def pool(runs: list[Run]) -> list[Group]:
     """Pools the runs whose configurations say the same agent and environment.
 
     Raises:
-        ConfigError: a seed number comes twice in a group.
+        ConfigError: runs of a group have learned different hyper-parameters.
     """
     settings: dict[str, list[Run]] = {}
     for run in runs:
@@ -102,15 +101,7 @@ def pool(runs: list[Run]) -> list[Group]:
 
 
 def _pooled(label: str, members: list[Run]) -> Group:
-    owner: dict[int, Path] = {}
     for run in members:
-        for seed in run.seeds:
-            if seed in owner:
-                raise ConfigError(
-                    f"seed {seed} is in both {owner[seed]} and {run.path}, runs of one setting; "
-                    "give one of them"
-                )
-            owner[seed] = run.path
         if _meta(run.curves).keys() != _meta(members[0].curves).keys():
             raise ConfigError(
                 f"{run.path} and {members[0].path} have one setting, but learned hyper-parameters "
@@ -121,12 +112,31 @@ def _pooled(label: str, members: list[Run]) -> Group:
     grid = coarsest[coarsest <= end] if coarsest[0] <= end else np.asarray([end])
     each = [_on_grid(run, grid) for run in members]
     shared = [name for name in each[0] if all(name in curves for curves in each)]
-    curves = {name: np.concatenate([of_run[name] for of_run in each]) for name in shared}
-    status = _status(members, int(grid[-1]))
+    seeds = [seed for run in members for seed in run.seeds]
+    rewards = np.concatenate([of_run[REWARD] for of_run in each])
+    kept, repetitions = _samples(seeds, rewards)
+    curves = {name: np.concatenate([of_run[name] for of_run in each])[kept] for name in shared}
+    status = _status(members, int(grid[-1])) + repetitions
     for name, values in _meta(curves).items():  # those points are left out of every mean
         if unknown := int((~np.isfinite(values)).any(1).sum()):
             status += f"; {name} is not always finite in {unknown} of {len(values)} seeds"
     return Group(label, members[0].config, status, grid, curves)
+
+
+def _samples(seeds: list[int], reward: np.ndarray) -> tuple[list[int], str]:
+    """Rows of reward [S, N] without those that repeat the same seed's, and what is said of them."""
+    kept: list[int] = []
+    copies, again = [], []
+    for index, seed in enumerate(seeds):
+        before = [k for k in kept if seeds[k] == seed]
+        copied = any(np.array_equal(reward[index], reward[k]) for k in before)
+        if copied:
+            copies.append(str(seed))
+        elif before:
+            again.append(str(seed))
+        kept += [] if copied else [index]
+    told = [("copies of seeds {} left out", copies), ("each run of seeds {} is a sample", again)]
+    return kept, "".join(f"; {text.format(', '.join(of))}" for text, of in told if of)
 
 
 def _meta(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

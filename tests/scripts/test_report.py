@@ -148,11 +148,16 @@ def test_what_is_missing_is_said_and_left_out(tmp_path, capsys):
     assert "mixed versions of jax" in page
 
 
-def test_two_runs_of_one_seed_are_refused(tmp_path):
-    write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
-    write_run(tmp_path / "b", "bmg", "pong", 1, 3.0)
-    with pytest.raises(ConfigError, match=r"one setting, game and seed \(1\)"):
-        _report(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
+def test_two_runs_of_one_seed_are_two_samples_and_a_copy_is_none(tmp_path, capsys):
+    for name, final in (("a", 3.0), ("b", 5.0), ("copy", 3.0)):
+        write_run(tmp_path / "runs" / name, "bmg", "pong", 1, final)
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    (row,) = _rows(tmp_path / "out/games.csv")
+    assert (row["seeds"], row["return"], row["each seed"]) == ("2", "4.0", "3 5")
+    assert _rows(tmp_path / "out/common_frames.csv")[0]["seeds"] == "2"
+    said = capsys.readouterr().out
+    assert "of one setting, game and seed, each run is a sample: a and b" in said
+    assert f"copies left out: {tmp_path}/runs/copy of {tmp_path}/runs/a" in said
 
 
 @pytest.mark.ci

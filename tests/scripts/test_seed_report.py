@@ -237,14 +237,14 @@ def test_other_points_of_the_same_setting_are_put_on_the_coarser_ones(tmp_path):
     np.testing.assert_allclose(meta[:2], meta[2:], rtol=1e-5)
 
 
-def test_a_seed_twice_is_refused(tmp_path):
-    one = make_run(tmp_path / "a", noise(3, 20))
-    two = make_run(tmp_path / "b", noise(3, 20), first=2)
-    with pytest.raises(ConfigError, match="seed 2 is in both") as error:
-        run_report(one, two, out=tmp_path / "out")
-    assert str(one) in str(error.value)
-    assert str(two) in str(error.value)
-    assert not (tmp_path / "out").exists()
+def test_a_seed_twice_is_two_samples_but_for_a_copy(tmp_path):
+    reward = noise(3, 20)
+    one = make_run(tmp_path / "a", reward)
+    copied = make_run(tmp_path / "b", reward[2:], first=2)
+    again = make_run(tmp_path / "c", reward[:1] + 1.0, first=2)
+    (group,) = pool([read_run(run) for run in (one, copied, again)])
+    np.testing.assert_allclose(group.reward, [*reward, reward[0] + 1.0], rtol=1e-6)
+    assert group.status == "finished; copies of seeds 2 left out; each run of seeds 2 is a sample"
 
 
 def test_an_unfinished_run_is_said(tmp_path, capsys):
