@@ -12,6 +12,7 @@ from scripts.report.html import Section
 from scripts.report.published_agents import Published, of_game
 from scripts.report.returns import normalised, return_at
 from scripts.report.runs import Run
+from scripts.report.tables import rounded, spread
 
 _SEED = 0  # of the bootstrap: the same runs give the same table
 _THESE = "these runs"
@@ -39,14 +40,14 @@ def rows(comparison: Comparison, published: Sequence[Published]) -> list[dict[st
         for game, runs in agent.runs.items():
             shown.setdefault(game, []).extend(runs)
             values = _returns(runs, comparison.frames)
-            many = len(values) > 1
-            e = scores.aggregate([values], rng)["mean"] if many else None
+            e = scores.aggregate([values], rng)["mean"] if len(values) > 1 else None
             row = {
-                **{"game": game, "agent": agent.label, "source": _THESE},
+                **{"game": game, "agent": agent.label, "algorithm": agent.algorithm},
+                "source": _THESE,
                 "frames": comparison.frames,
-                "return": round(float(values.mean()), 2) if len(values) else None,
+                "return": rounded(values.mean()) if len(values) else None,
                 "95% interval": _interval(e, 2),
-                "standard deviation": round(float(values.std(ddof=1)), 2) if many else None,
+                "standard deviation": spread(values),
                 "seeds": len(values),
                 **_how(runs),
             }
@@ -90,13 +91,13 @@ def _published_rows(published: Iterable[Published], frames: int) -> list[dict[st
         index = entry.nearest(frames)
         if index is None:
             continue
-        deviation = float(entry.deviations[index])
         row = {
-            **{"game": entry.game, "agent": entry.agent, "source": entry.source},
+            **{"game": entry.game, "agent": entry.agent, "algorithm": None},
+            "source": entry.source,
             "frames": int(entry.frames[index]),
-            "return": round(float(entry.scores[index]), 2),
+            "return": rounded(entry.scores[index]),
             "95% interval": None,
-            "standard deviation": round(deviation, 2) if np.isfinite(deviation) else None,
+            "standard deviation": rounded(entry.deviations[index]),
             "seeds": int(entry.seeds[index]),
             "sticky actions": f"{entry.sticky:g}",
             "whole run": None,

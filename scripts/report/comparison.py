@@ -16,7 +16,7 @@ _OF_THE_GAME = ("game", "actions")
 
 
 # What tells no agent from another.
-_OF_ALL = ("env.game", *(key for key in NOT_OF_THE_SETTING if key != "total_frames"))
+OF_ALL = ("env.game", *(key for key in NOT_OF_THE_SETTING if key != "total_frames"))
 
 
 class Agent(NamedTuple):
@@ -24,7 +24,12 @@ class Agent(NamedTuple):
 
     label: str
     config: dict[str, Any]  # of one of them, flat
-    runs: dict[str, list[Run]]  # of each game, whole ones of different seeds
+    runs: dict[str, list[Run]]  # of each game, whole ones
+
+    @property
+    def algorithm(self) -> str:
+        """What learned."""
+        return next(iter(self.runs.values()))[0].algorithm
 
 
 class Comparison(NamedTuple):
@@ -79,7 +84,7 @@ def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
     absent = sorted({shown(path.name) for path in planned if path.absolute() not in have})
     if not absent:
         return []
-    return [f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"]
+    return [f"{counted(len(absent), 'planned trial')} without a run: {_some(absent)}"]
 
 
 def _compare(
@@ -91,7 +96,7 @@ def _compare(
     settings: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         settings.setdefault((run.setting(with_game=False), run.name), []).append(run)
-    named = labels([members[0] for members in settings.values()], (*_OF_ALL, "total_frames"))
+    named = labels([members[0] for members in settings.values()], (*OF_ALL, "total_frames"))
     by_label = dict(zip(named, settings.values(), strict=True))
     agents = []
     for label, members in by_label.items():
@@ -142,7 +147,7 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     for run in reaching:
         key = run.setting(with_game=False), run.name, run.total_frames
         settings.setdefault(key, []).append(run)
-    named = labels([members[0] for members in settings.values()], _OF_ALL)
+    named = labels([members[0] for members in settings.values()], OF_ALL)
     agents, kept = [], []
     for label, members in zip(named, settings.values(), strict=True):
         # Of one that did not finish and its repetition, the finished or the longer one.
@@ -157,11 +162,11 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     notes = []
     told = [f"{run.folder} ({run.end:,})" for run in runs if run not in reaching]
     if told:
-        text = f"{_count(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
+        text = f"{counted(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
     told = [f"{run.folder} ({run.end:,})" for run in reaching if run not in kept]
     if told:
-        text = f"{_count(len(told), 'run')} whose repetition went farther left out of the table"
+        text = f"{counted(len(told), 'run')} whose repetition went farther left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
     horizons = {run.schedule_frames or 0 for run in kept}
     if len(horizons) > 1:
@@ -205,11 +210,11 @@ def _left_out(runs: list[Run], total: int) -> list[str]:
             f"{run.folder} ({run.summary.get('status', 'no summary')}, {run.end:,} frames)"
             for run in unfinished
         ]
-        notes.append(f"{_count(len(told), 'unfinished run')} left out of all means: {_some(told)}")
+        notes.append(f"{counted(len(told), 'unfinished run')} left out of all means: {_some(told)}")
     short = [run for run in runs if run.finished and not _reaches(run, total)]
     if short:
         told = [f"{run.folder} ({run.end:,})" for run in short]
-        text = f"{_count(len(told), 'run')} of fewer frames than {total:,} left out of all means"
+        text = f"{counted(len(told), 'run')} of fewer frames than {total:,} left out of all means"
         notes.append(f"{text}: {_some(told)}")
     return notes
 
@@ -222,7 +227,7 @@ def _missing(agents: list[Agent], games: list[str]) -> list[str]:
         if absent:
             notes.append(
                 f"{agent.label} has no whole run of {_some(absent)}: aggregates are over the "
-                f"{_count(len(games), 'game')} that all agents have"
+                f"{counted(len(games), 'game')} that all agents have"
             )
     seeds = {run.seed for agent in agents for runs in agent.runs.values() for run in runs}
     for agent in agents:
@@ -246,7 +251,7 @@ def _without_score(agents: list[Agent], total: int) -> list[str]:
     ]
     if not lost:
         return []
-    text = f"{_count(len(lost), 'run')} without a return in the last twentieth, left out of scores"
+    text = f"{counted(len(lost), 'run')} without a return in the last twentieth, left out of scores"
     return [f"{text}: {_some(lost)}"]
 
 
@@ -277,5 +282,6 @@ def _some(words: list[str], most: int = 8) -> str:
     return ", ".join(words[:most]) + more
 
 
-def _count(number: int, word: str) -> str:
+def counted(number: int, word: str) -> str:
+    """As 1 game, or 2 games."""
     return f"{number} {word}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ from scripts.report.figures import draw_band, label_steps, legend_above, line_st
 from scripts.report.html import Section
 from scripts.report.runs import META, VALIDATION, Run, shown
 from scripts.report.seed_statistics import mean_interval
+from scripts.report.tables import rounded
 
 _COSINE = f"{META}cosine"
 _SMOOTHED = 5  # points of a running mean before levels are compared
@@ -181,9 +182,9 @@ def _row(run: Run, maml: Run | None) -> dict[str, Any]:
         "seconds": round(seconds, 1) if timed else None,
         "tasks/s, all seeds": round(seeds * run.end / seconds) if timed else None,
         "validation": measure(run).removeprefix(VALIDATION),
-        "last 10%": round(float(interval.value), 4),
-        "95% low": _number(interval.low),
-        "95% high": _number(interval.high),
+        "last 10%": rounded(interval.value, 4),
+        "95% low": rounded(interval.low, 4),
+        "95% high": rounded(interval.high, 4),
         **_compared(run, maml),
         **_tested(run),
         "status": run.status,
@@ -203,7 +204,3 @@ def _compared(run: Run, maml: Run | None) -> dict[str, Any]:
             for ours, theirs in ((_steps(run), _steps(maml)), (run.seconds, maml.seconds))
         ]
     return {"steps to MAML's end, of MAML's": ratios[0], "seconds, of MAML's": ratios[1]}
-
-
-def _number(value: Any) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None

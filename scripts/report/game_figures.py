@@ -13,7 +13,7 @@ import numpy as np
 
 from actors.environments.atari_games import BY_NAME
 from scripts.report import scores
-from scripts.report.comparison import Agent, Comparison
+from scripts.report.comparison import Agent, Comparison, counted
 from scripts.report.figures import (
     draw_band,
     few_ticks,
@@ -63,10 +63,11 @@ class Drawing(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """How many games and seeds the scores are of."""
+        """How many games and seeds the scores are of, and what their intervals are."""
         counts = sorted({len(seeds) for games in self.scored.values() for seeds in games} or {0})
         seeds, games = span(counts), len(self.comparison.games)
-        return f"{games} game{'' if games == 1 else 's'}, {seeds} seed{'' if seeds == '1' else 's'}"
+        told = f"{counted(games, 'game')}, {seeds} seed{'' if seeds == '1' else 's'}"
+        return told if counts == [1] else f"{told}; 95% bootstrap intervals"
 
 
 def prepare(comparison: Comparison) -> Drawing:
@@ -106,9 +107,7 @@ def draw_aggregates(drawing: Drawing) -> Any:
         panel.tick_params(axis="x", labelsize=7)
     panels[0].set_yticks(range(len(labels)), [_wrap(label) for label in labels])
     panels[0].invert_yaxis()
-    figure.supxlabel(
-        f"human-normalised score, {drawing.caption}; 95% bootstrap intervals", fontsize=8
-    )
+    figure.supxlabel(f"human-normalised score, {drawing.caption}", fontsize=8)
     return figure
 
 
@@ -135,15 +134,15 @@ def draw_over_frames(drawing: Drawing, name: str) -> Any:
     axes.set_xlim(0, comparison.total)
     axes.set_ylabel(f"{name} human-normalised score")
     percent_axis(axes.yaxis)
-    axes.set_title(f"{drawing.caption}; 95% bootstrap intervals", fontsize=9)
+    axes.set_title(drawing.caption, fontsize=9)
     legend_above(figure, axes)
     return figure
 
 
 def draw_profiles(drawing: Drawing) -> Any:
-    """The share of runs above each score."""
+    """The share of runs above each score, over several games."""
     final = drawing.scored
-    if not final:
+    if not final or len(drawing.comparison.games) < 2:
         return None
     largest = max(float(np.concatenate(games).max()) for games in final.values())
     thresholds = np.linspace(0, min(_LARGEST_THRESHOLD, max(1.0, largest)), _THRESHOLDS)
@@ -218,7 +217,7 @@ def draw_ablations(drawing: Drawing) -> Any:
         panel.grid(axis="x", visible=False)
     panels[0][0].set_ylabel("median human-normalised score")
     percent_axis(panels[0][0].yaxis)
-    figure.suptitle(f"{drawing.caption}; 95% bootstrap intervals", fontsize=9)
+    figure.suptitle(drawing.caption, fontsize=9)
     return figure
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from actors.environments.atari_games import BY_NAME
 from scripts.report import game_figures as figures
-from scripts.report.comparison import Comparison
+from scripts.report.comparison import Comparison, counted
 from scripts.report.game_tables import aggregate_rows, evaluation_rows, game_rows
 from scripts.report.html import Section
 from scripts.report.learning_curves import draw_game
@@ -24,7 +24,7 @@ def report_agents(section: Section, comparison: Comparison, published: Sequence[
     agents, games = comparison.agents, comparison.games
     drawing = figures.prepare(comparison)
     if games and all(game in BY_NAME for game in games):
-        title = f"Human-normalised scores, {len(games)} games"
+        title = f"Human-normalised scores, {counted(len(games), 'game')}"
         section.table(title, aggregate_rows(drawing), "aggregates")
         section.figure(figures.draw_aggregates(drawing), "aggregates")
         section.figure(figures.draw_over_frames(drawing, "median"), "median_over_frames")

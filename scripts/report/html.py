@@ -10,18 +10,38 @@ from scripts.report.figures import pyplot
 from scripts.report.tables import BYTES_OF_PATHS, write_tables
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-top: 1px solid #ccc;
   padding-top: 1rem; }
 h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th { cursor: pointer; } td.number { text-align: right; }
+th[data-down]::after { content: " \\25BE"; } th[data-up]::after { content: " \\25B4"; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
 .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
 .notes { background: #fff6df; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
 figure { margin: 1.5rem 0; } figcaption { font-size: 13px; color: #555; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; font-size: 13px; }
 dd { margin: 0; }
+"""
+# A click on a column's head sorts by its numbers or texts, a second one the other way round.
+_SORT = """
+document.querySelectorAll("th").forEach(head => head.onclick = () => {
+  const table = head.closest("table"), column = head.cellIndex, down = !("down" in head.dataset);
+  const number = text => parseFloat(text.replaceAll(",", ""));
+  const rows = [...table.rows].slice(1).sort((a, b) => {
+    const [x, y] = [a, b].map(row => row.cells[column].textContent);
+    const [m, n] = [x, y].map(number);
+    if (isNaN(m) && isNaN(n)) return down ? x.localeCompare(y) : y.localeCompare(x);
+    if (isNaN(m) || isNaN(n)) return isNaN(m) - isNaN(n);
+    return down ? n - m : m - n;
+  });
+  table.querySelectorAll("th").forEach(other => {
+    delete other.dataset.down; delete other.dataset.up; });
+  head.dataset[down ? "down" : "up"] = "";
+  table.tBodies[0].append(...rows);
+});
 """
 
 
@@ -63,7 +83,7 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>",
         *(_section(folder, section) for section in sections),
-        "</body></html>\n",
+        f"<script>{_SORT}</script></body></html>\n",
     ]
     page = "\n".join(parts)
     (folder / "index.html").write_text(page, encoding="utf-8", errors=BYTES_OF_PATHS)
@@ -75,15 +95,10 @@ def _section(folder: Path, section: Section) -> str:
     if section.notes:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in section.notes)
         parts.append(f'<div class="notes"><ul>{items}</ul></div>')
+    parts += [_figure(folder, stem) for stem in section.figures[:1]]  # the curve is looked at first
     for title, rows in section.tables:
         parts.append(f"<h3>{html.escape(title)}</h3>{_table(rows)}")
-    for stem in section.figures:
-        picture = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
-        caption = html.escape(stem.replace("_", " "))
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
+    parts += [_figure(folder, stem) for stem in section.figures[1:]]
     if section.facts:
         facts = "".join(
             f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
@@ -93,12 +108,23 @@ def _section(folder: Path, section: Section) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{'-' if v is None else html.escape(str(v))}</td>" for v in row.values())
-        + "</tr>"
-        for row in rows
+def _figure(folder: Path, stem: str) -> str:
+    picture = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
+    caption = html.escape(stem.replace("_", " "))
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in known)
+    body = "".join(f"<tr>{''.join(_cell(row[key]) for key in known)}</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f'<td class="number">{value:,}</td>'
+    return f"<td>{'-' if value is None else html.escape(str(value))}</td>"

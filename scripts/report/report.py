@@ -7,16 +7,25 @@ from typing import Any
 from configs.load import ConfigError
 from learner.reading import printable
 from scripts.report.common_frames import report_common_frames
-from scripts.report.comparison import Comparison, compare, never_started
+from scripts.report.comparison import OF_ALL, Comparison, compare, never_started
 from scripts.report.few_shot import report_tasks
 from scripts.report.figures import STYLE, pyplot
 from scripts.report.game_report import report_agents
 from scripts.report.html import Section, write_page
 from scripts.report.learning_curves import draw_curve, draw_hyperparameters, lines_of
 from scripts.report.published_agents import Published, read_published
-from scripts.report.runs import Run, find_runs, planned_trials, read_run, shown
+from scripts.report.runs import (
+    RETURN,
+    Run,
+    difference_rows,
+    find_runs,
+    planned_trials,
+    read_run,
+    shown,
+)
 from scripts.report.seed_report import report_groups
 from scripts.report.seed_runs import pool
+from scripts.report.tables import rounded
 
 _log = logging.getLogger(__name__)
 _LONGEST_FAULT = 1_000  # characters
@@ -123,6 +132,8 @@ def _report_comparison(
         report_agents(section, comparison, published)
     report_common_frames(section, comparison, published)
     section.table("Runs", [_row(run) for run in runs], "table")
+    configs = {label: members[0].config for label, members in comparison.settings.items()}
+    section.table("Keys in which they differ", difference_rows(configs, OF_ALL), "differences")
     return section
 
 
@@ -132,14 +143,16 @@ def _differing(comparisons: list[Comparison]) -> list[str]:
 
 
 def _row(run: Run) -> dict[str, Any]:
+    seconds = run.last("seconds")
     row = {
         "run": run.folder,
         "game": run.game,
+        "algorithm": run.algorithm,
         "seed": run.seed,
         "status": run.summary.get("status"),
         "frames": run.end,
-        "hours": _rounded(run.last("seconds"), 3600),
-        "training return": _rounded(run.last("episode_return")),
+        "hours": rounded(seconds and seconds / 3600),
+        "training return": rounded(run.last(RETURN)),
     }
     newest = [
         evaluation
@@ -156,7 +169,3 @@ def _row(run: Run) -> dict[str, Any]:
                     text += f" +- {evaluation['standard_error']:.2f}"
         row["evaluation" if policy == "sample" else "random play"] = text
     return row
-
-
-def _rounded(value: float | None, unit: int = 1) -> float | None:
-    return None if value is None else round(value / unit, 2)

@@ -97,6 +97,11 @@ class Run(NamedTuple):
         return shown(self.summary.get("name", self.config.get("name", self.path.name)))
 
     @property
+    def algorithm(self) -> str:
+        """What learned."""
+        return shown(self.summary.get("algorithm", self.config.get("agent.algorithm")))
+
+    @property
     def folder(self) -> str:
         """The name of its folder."""
         return shown(self.path.name)
@@ -198,6 +203,25 @@ def labels(runs: Sequence[Run], left_out: Iterable[str], most: int | None = 4) -
     for index, label in enumerate(found):
         found[index] = _unique(label, found[:index], runs[index].path)
     return found
+
+
+def difference_rows(
+    configs: Mapping[str, dict[str, Any]], left_out: Iterable[str]
+) -> list[dict[str, Any]]:
+    """A row for each key in which settings differ; for each setting, where there are more of these.
+
+    Args:
+        configs: flat, by label.
+        left_out: keys and groups that are no part of a setting.
+    """
+    settings = {label: without(config, left_out) for label, config in configs.items()}
+    every = dict.fromkeys(key for setting in settings.values() for key in setting)
+    texts = {key: {label: _text(s.get(key)) for label, s in settings.items()} for key in every}
+    differing = {key: of for key, of in texts.items() if len(set(of.values())) > 1}
+    if len(settings) <= len(differing):
+        return [{"key": key} | of for key, of in differing.items()]
+    rows = [{"run": label} | {k: of[label] for k, of in differing.items()} for label in settings]
+    return rows if differing else []
 
 
 def _unique(label: str, taken: Sequence[str], path: Path) -> str:

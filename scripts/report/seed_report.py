@@ -20,8 +20,9 @@ from scripts.report.figures import (
     span,
 )
 from scripts.report.html import Section
+from scripts.report.runs import difference_rows
 from scripts.report.scores import Estimate
-from scripts.report.seed_runs import Group, by_world
+from scripts.report.seed_runs import NOT_OF_THE_GROUP, Group, by_world
 from scripts.report.seed_statistics import (
     bin_size,
     binned_means,
@@ -73,6 +74,8 @@ def report_groups(section: Section, groups: list[Group], table: str) -> None:
         name = f"sensitivity_{sensitivity.key.rpartition('.')[2]}"
         section.figure(draw_sensitivity(sensitivity), name)
     section.table("", table_rows([g for members in worlds.values() for g in members]), table)
+    differing = difference_rows({g.label: g.config for g in groups}, NOT_OF_THE_GROUP)
+    section.table("Keys in which they differ", differing, table.replace("table", "differences"))
     section.table("Sensitivity to starting values", sensitivity_rows(every), "sensitivity")
     section.notes += [f"{g.label}: {g.status}" for g in groups if g.status != "finished"]
     if len(worlds) > 1:

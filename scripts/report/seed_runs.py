@@ -23,7 +23,7 @@ from scripts.report.runs import (
 from scripts.report.seed_statistics import binned_means, binned_sums, spacing
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
-_NOT_OF_THE_GROUP = (*NOT_OF_THE_SETTING, "actors")
+NOT_OF_THE_GROUP = (*NOT_OF_THE_SETTING, "actors")
 
 
 class Group(NamedTuple):
@@ -92,9 +92,9 @@ def pool(runs: list[Run]) -> list[Group]:
     """
     settings: dict[str, list[Run]] = {}
     for run in runs:
-        key = json.dumps(without(run.config, _NOT_OF_THE_GROUP), sort_keys=True, default=str)
+        key = json.dumps(without(run.config, NOT_OF_THE_GROUP), sort_keys=True, default=str)
         settings.setdefault(key, []).append(run)
-    named = labels([members[0] for members in settings.values()], _NOT_OF_THE_GROUP)
+    named = labels([members[0] for members in settings.values()], NOT_OF_THE_GROUP)
     return [
         _pooled(label, members) for label, members in zip(named, settings.values(), strict=True)
     ]

@@ -13,6 +13,7 @@ from scripts.report.seed_statistics import (
     swap_steps,
 )
 from scripts.report.sensitivity import final_returns
+from scripts.report.tables import rounded
 
 # Total reward after 10M steps with swaps every 100,000, where a collection places all anew: mean,
 # standard deviation over 10 seeds, and of what. Luketina et al., CoLLAs 2022, table 1.
@@ -121,9 +122,7 @@ def _published(group: Group) -> str | None:
 
 def _number(value: Any) -> float | None:
     """Four decimals, of which large numbers keep none."""
-    if not np.isfinite(value):
-        return None
-    return round(float(value)) if abs(value) >= 1_000 else round(float(value), 4)
+    return round(float(value)) if 1_000 <= abs(value) < np.inf else rounded(value, 4)
 
 
 def totals(group: Group, end: float) -> np.ndarray:

@@ -83,6 +83,12 @@ def test_all_figures_of_a_comparison(tmp_path):
     ):
         for kind in ("png", "pdf"):
             assert (tmp_path / "out" / f"{stem}.{kind}").stat().st_size > 5_000, stem
+    differing = {
+        row["key"]: (row["bmg"], row["stacx"]) for row in _rows(tmp_path / "out/differences.csv")
+    }
+    assert differing["agent.algorithm"] == ("bmg", "stacx")
+    assert differing["meta.matching"] == ("kl_value", "l2")
+    assert "env.game" not in differing
     agents = {row["agent"] for row in _rows(tmp_path / "out/aggregates.csv")}
     assert {"stacx", "bmg", "IMPALA deep, published, 200M frames"} <= agents
 
@@ -204,7 +210,10 @@ def test_runs_without_returns_are_said_and_not_drawn_as_zero(tmp_path, capsys):
             (folder / "metrics.jsonl").write_text(text)
     _report(tmp_path / "runs", out=tmp_path / "out")
     assert "1 run without a return in the last twentieth" in capsys.readouterr().out
-    assert _rows(tmp_path / "out/aggregates.csv")[0]["seeds"] == "1"
+    row = _rows(tmp_path / "out/aggregates.csv")[0]
+    assert (row["seeds"], row["algorithm"]) == ("1", "bmg")
+    assert "to" not in row["median"]  # of one seed there is no interval
+    assert not (tmp_path / "out/performance_profiles.png").exists()  # nor a profile of one game
     (tmp_path / "runs/0/metrics.jsonl").write_text(
         re.sub(r'"episode_return": [^,]*', '"episode_return": null', _metrics(tmp_path / "runs/0"))
     )
@@ -251,10 +260,19 @@ def test_the_page_in_a_browser(tmp_path):
     alone.mkdir()
     page = (tmp_path / "out/index.html").read_text()
     look = """<script>addEventListener("load", () => {
+      const scores = [...document.querySelectorAll("table")].find(
+        table => table.textContent.includes("each seed"));
+      const head = [...scores.querySelectorAll("th")].find(th => th.textContent == "return");
+      const returns = () => [...scores.rows].slice(1).map(
+        row => parseFloat(row.cells[head.cellIndex].textContent));
+      head.click();
+      const largest_first = returns();
+      head.click();
       const pictures = [...document.images], page = document.documentElement;
       document.title = JSON.stringify({pictures: pictures.length,
         drawn: pictures.filter(p => p.complete && p.naturalWidth > 300).length,
         tables: document.querySelectorAll("table").length,
+        largest_first, smallest_first: returns(),
         fits: page.scrollWidth <= page.clientWidth});
     })</script></body>"""
     (alone / "page.html").write_text(page.replace("</body>", look))
@@ -272,6 +290,10 @@ def test_the_page_in_a_browser(tmp_path):
     assert found["pictures"] == found["drawn"] >= 7
     assert found["tables"] >= 3
     assert found["fits"]
+    assert len(found["largest_first"]) == 4
+    assert found["largest_first"] == sorted(found["largest_first"], reverse=True)
+    assert found["smallest_first"] == sorted(found["largest_first"])
+    assert ">200,000,000<" in page
 
 
 @pytest.mark.slow
