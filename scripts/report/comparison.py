@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from configs.load import ConfigError
 from scripts.report.returns import SHORTFALL, final_return
-from scripts.report.runs import NOT_OF_THE_SETTING, Run, labels, shown
+from scripts.report.runs import Run, shown
+from scripts.report.settings import NOT_OF_THE_SETTING, by_setting, setting_of
 
 # What the protocol says of a single game, or what does not change its scores.
 _OF_THE_GAME = ("game", "actions")
@@ -93,11 +94,7 @@ def _compare(
     runs, repetitions = _without_copies(runs)
     # A run that has only begun must not make all others short.
     total = max(run.total_frames for run in [r for r in runs if r.finished] or runs)
-    settings: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        settings.setdefault((run.setting(with_game=False), run.name), []).append(run)
-    named = labels([members[0] for members in settings.values()], (*OF_ALL, "total_frames"))
-    by_label = dict(zip(named, settings.values(), strict=True))
+    by_label = by_setting(runs, (*OF_ALL, "total_frames"), named=True)
     agents = []
     for label, members in by_label.items():
         whole = [run for run in members if _reaches(run, total)]
@@ -142,14 +139,9 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     Those of one setting and different lengths are agents of their own: by then, a learning rate
     that falls until the end has fallen less in the longer ones.
     """
-    settings: dict[Any, list[Run]] = {}
     reaching = [run for run in runs if _has(run, frames)]
-    for run in reaching:
-        key = run.setting(with_game=False), run.name, run.total_frames
-        settings.setdefault(key, []).append(run)
-    named = labels([members[0] for members in settings.values()], OF_ALL)
     agents, kept = [], []
-    for label, members in zip(named, settings.values(), strict=True):
+    for label, members in by_setting(reaching, OF_ALL, named=True).items():
         # Of one that did not finish and its repetition, the finished or the longer one.
         members = sorted(members, key=lambda run: (run.finished, run.end))
         best = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
@@ -183,7 +175,7 @@ def _without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
     kept: dict[Any, list[Run]] = {}
     copies = []
     for run in runs:
-        known = kept.setdefault((run.setting(with_game=True), run.game, str(run.seed)), [])
+        known = kept.setdefault((setting_of(run), run.game, str(run.seed)), [])
         if original := next((other for other in known if run.is_copy_of(other)), None):
             copies.append(f"{run.path} of {original.path}")
         else:

@@ -69,6 +69,16 @@ def draw_band(axes: Any, x: np.ndarray, y: Estimate, label: str, style: dict[str
     axes.plot(x, value, label=label, **style)
 
 
+def draw_points(
+    axes: Any, x: Sequence[float], y: Sequence[Estimate], label: str, index: int
+) -> None:
+    """Points with their intervals; `index` chooses marker, colour and dashes."""
+    value, low, high = (np.array(part) for part in zip(*y, strict=True))
+    errors = np.nan_to_num(np.maximum([value - low, high - value], 0))
+    marker = {"marker": MARKERS[index % len(MARKERS)], "capsize": 3}
+    axes.errorbar(x, value, yerr=errors, label=label, **marker, **line_style(index))
+
+
 def draw_runs(
     axes: Any, runs: Sequence[Run], key: str, label: str | None, style: dict[str, Any]
 ) -> None:

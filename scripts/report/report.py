@@ -10,21 +10,15 @@ from scripts.report.common_frames import report_common_frames
 from scripts.report.comparison import OF_ALL, Comparison, compare, never_started
 from scripts.report.few_shot import report_tasks
 from scripts.report.figures import STYLE, pyplot
+from scripts.report.finding import find_runs, planned_trials
 from scripts.report.game_report import report_agents
 from scripts.report.html import Section, write_page
 from scripts.report.learning_curves import draw_curve, draw_hyperparameters, lines_of
 from scripts.report.published_agents import Published, read_published
-from scripts.report.runs import (
-    RETURN,
-    Run,
-    difference_rows,
-    find_runs,
-    planned_trials,
-    read_run,
-    shown,
-)
+from scripts.report.runs import RETURN, Run, read_run, shown
 from scripts.report.seed_report import report_groups
 from scripts.report.seed_runs import pool
+from scripts.report.settings import difference_rows
 from scripts.report.tables import rounded
 
 _log = logging.getLogger(__name__)

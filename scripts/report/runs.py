@@ -3,8 +3,6 @@
 Shapes: `S` seeds, `N` points.
 """
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,6 @@ import numpy as np
 
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, completed, flat, read_file
-from configs.schema import operational_keys
 from learner.reading import (
     METRICS,
     Unreadable,
@@ -27,21 +24,16 @@ from learner.reading import (
 )
 from learner.run_folder import SEEDS
 
-_CURVES = (METRICS, SEEDS)  # of which a run folder has one at least
 _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep has 171 long runs
 # Of a configuration, what reports calculate with; each may also be null.
 _COUNTS = (
     *("seed", "total_frames", "learner.schedule_frames", "evaluation.every_frames"),
     *("env.swap_period", "meta.inner_steps", "meta.bootstrap_steps", "learner.batch_size"),
 )
-_SHORT = {"meta.inner_steps": "K", "meta.bootstrap_steps": "L"}
 _MOST_OF_PLUGINS = 12  # hyper-parameters, of which each is a panel of a figure
 _LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more
 _MOST_FRAMES = 2**53  # what a double counts exactly
 _LARGEST = 1e30  # reward of a point
-# What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
-# they wrote, and how far they went, which the report says.
-NOT_OF_THE_SETTING = ("seed", "seeds", "total_frames", *operational_keys())
 # Curves of seeds.npz beside those of groups of names: the reward of a point, the mean return of the
 # episodes that ended in it, and of Q(lambda) that learns its epsilon how often actions changed.
 REWARD, RETURN, CHANGES = "reward", "episode_return", "greedy_changes"
@@ -160,86 +152,6 @@ class Run(NamedTuple):
             and ours.keys() == theirs.keys()
             and all(np.array_equal(ours[n], theirs[n], equal_nan=True) for n in ours)
         )
-
-    def setting(self, *, with_game: bool) -> str:
-        """Runs of the same may be averaged: the configuration but for its seed."""
-        left_out = NOT_OF_THE_SETTING if with_game else (*NOT_OF_THE_SETTING, "env.game")
-        kept = without(self.config, left_out)
-        return json.dumps(kept or str(self.path), sort_keys=True, default=str)
-
-
-def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
-    """A flat configuration without some keys and groups."""
-    names = tuple(left_out)
-    groups = tuple(f"{name}." for name in names)
-    return {k: v for k, v in config.items() if k not in names and not k.startswith(groups)}
-
-
-def labels(runs: Sequence[Run], left_out: Iterable[str], most: int | None = 4) -> list[str]:
-    """What settings are called: by their names, and by what differs where several share one.
-
-    Args:
-        runs: one of each setting.
-        left_out: keys and groups that are no part of a setting.
-        most: keys that a label tells; None: all of them, as where fewer do not tell them apart.
-    """
-    settings = [without(run.config, left_out) for run in runs]
-    found: list[str] = []
-    for run, own in zip(runs, settings, strict=True):
-        sharing = [s for other, s in zip(runs, settings, strict=True) if other.name == run.name]
-        every = dict.fromkeys(key for setting in sharing for key in setting)
-        differing = [key for key in every if len({_text(s.get(key)) for s in sharing}) > 1]
-        differing.sort(key=lambda key: key not in _SHORT)  # K and L first
-        tails = [key.rpartition(".")[2] for key in differing]
-        told = [
-            f"{_SHORT.get(key, tail if tails.count(tail) == 1 else key)}={_text(own.get(key))}"
-            for key, tail in zip(differing, tails, strict=True)
-        ]
-        if most is not None and len(told) > most:
-            told[most:] = ["..."]
-        found.append(f"{run.name} ({', '.join(told)})" if told else run.name)
-    if most is not None and len(set(found)) < len(found):
-        return labels(runs, left_out, None)
-    for index, label in enumerate(found):
-        found[index] = _unique(label, found[:index], runs[index].path)
-    return found
-
-
-def difference_rows(
-    configs: Mapping[str, dict[str, Any]], left_out: Iterable[str]
-) -> list[dict[str, Any]]:
-    """A row for each key in which settings differ; for each setting, where there are more of these.
-
-    Args:
-        configs: flat, by label.
-        left_out: keys and groups that are no part of a setting.
-    """
-    settings = {label: without(config, left_out) for label, config in configs.items()}
-    every = dict.fromkeys(key for setting in settings.values() for key in setting)
-    texts = {key: {label: _text(s.get(key)) for label, s in settings.items()} for key in every}
-    differing = {key: of for key, of in texts.items() if len(set(of.values())) > 1}
-    if len(settings) <= len(differing):
-        return [{"key": key} | of for key, of in differing.items()]
-    rows = [{"run": label} | {k: of[label] for k, of in differing.items()} for label in settings]
-    return rows if differing else []
-
-
-def _unique(label: str, taken: Sequence[str], path: Path) -> str:
-    """The label, or the label with as much of a path as tells it from all others."""
-    candidate = label
-    for count in range(1, len(path.parts) + 1):
-        if candidate not in taken:
-            break
-        candidate = f"{label} [{printable('/'.join(path.parts[-count:]))}]"
-    return candidate
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return shown("+".join(map(str, value))) or "none"
-    return f"{value:g}" if isinstance(value, float) else shown(value)
 
 
 def learned_in(runs: Iterable[Run]) -> list[str]:
@@ -412,47 +324,3 @@ def _fault(arrays: dict[str, np.ndarray], needed: str) -> str | None:
     # NaN compares as false.
     known = (np.abs(arrays.get(REWARD, np.zeros(1))) < _LARGEST).all()
     return None if known else "is damaged: reward is not finite"
-
-
-def find_runs(paths: list[Path]) -> list[Path]:
-    """The run folders that are given, or lie in folders that are given.
-
-    Raises:
-        ConfigError: there is none in one of them.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if any(os.path.isfile(path / name) for name in _CURVES):
-            found.append(path)
-            continue
-        names = _CURVES if os.path.isdir(path) else ()
-        inside = sorted(file.parent for name in names for file in path.rglob(name))
-        # The copy of a schedule that a run replays is part of that run.
-        inside = [run for run in inside if run.name != "hyperparameters_from"]
-        if not inside:
-            raise ConfigError(f"{path} holds no run (no metrics.jsonl); give run folders")
-        found += inside
-    return list(dict.fromkeys(found))
-
-
-def planned_trials(paths: list[Path]) -> tuple[list[Path], list[str]]:
-    """Run folders of the trials that sweeps in or just above these folders should have.
-
-    Returns:
-        The folders, and which plans cannot be read.
-    """
-    files = [file for path in paths for file in path.rglob("sweep.yaml")]
-    files += [path.parent / "sweep.yaml" for path in paths]
-    planned: list[Path] = []
-    faults: list[str] = []
-    for file in {file.absolute() for file in files if file.is_file()}:
-        try:
-            trials = read_file(str(file), "sweep").get("trials") or {}
-        except ConfigError as error:
-            faults.append(str(error))
-            continue
-        if isinstance(trials, dict):
-            planned += [file.parent / str(name) for name in trials]
-        else:
-            faults.append(f"{file} names no trials: it is damaged")
-    return planned, faults

@@ -3,24 +3,15 @@
 Shapes: `S` seeds, `N` points. A point holds what happened since the point before it.
 """
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from configs.load import ConfigError
-from scripts.report.runs import (
-    CHANGES,
-    META,
-    NOT_OF_THE_SETTING,
-    RETURN,
-    REWARD,
-    Run,
-    labels,
-    shown,
-    without,
-)
+from scripts.report.figures import span
+from scripts.report.runs import CHANGES, META, RETURN, REWARD, Run, shown
 from scripts.report.seed_statistics import binned_means, binned_sums, spacing
+from scripts.report.settings import NOT_OF_THE_SETTING, by_setting
 
 # What may differ between runs whose seeds are pooled: it changes no curve, or only its length.
 NOT_OF_THE_GROUP = (*NOT_OF_THE_SETTING, "actors")
@@ -90,14 +81,8 @@ def pool(runs: list[Run]) -> list[Group]:
     Raises:
         ConfigError: runs of a group have learned different hyper-parameters.
     """
-    settings: dict[str, list[Run]] = {}
-    for run in runs:
-        key = json.dumps(without(run.config, NOT_OF_THE_GROUP), sort_keys=True, default=str)
-        settings.setdefault(key, []).append(run)
-    named = labels([members[0] for members in settings.values()], NOT_OF_THE_GROUP)
-    return [
-        _pooled(label, members) for label, members in zip(named, settings.values(), strict=True)
-    ]
+    settings = by_setting(runs, NOT_OF_THE_GROUP, named=False)
+    return [_pooled(label, members) for label, members in settings.items()]
 
 
 def _pooled(label: str, members: list[Run]) -> Group:
@@ -173,3 +158,10 @@ def _status(members: list[Run], end: int) -> str:
     if not reasons:
         return "finished"
     return f"only to {end:,} of {max(totals):,} steps: {', '.join(reasons)}"
+
+
+def caption(groups: list[Group]) -> str:
+    """What the lines of groups of one world are, and which world."""
+    counts = sorted({len(group.reward) for group in groups})
+    seeds = f"mean and 95% interval of the mean over {span(counts)} seeds"
+    return ("one seed" if counts == [1] else seeds) + f", {groups[0].world}"

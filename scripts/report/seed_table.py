@@ -32,6 +32,7 @@ _PUBLISHED_WITHOUT_CONTEXT = {
 _SOURCE = "published total (std): Luketina et al. 2022"
 _PUBLISHED_FRAMES, _PUBLISHED_PERIOD, _PUBLISHED_RESPAWN = 10_000_000, 100_000, "all"
 
+_MILLION = 1e6
 _OF_EPISODES = ("episode return, last 10%", "95% low of it", "95% high of it")
 
 
@@ -135,3 +136,8 @@ def inner_and_bootstrap_steps(group: Group) -> tuple[Any, Any]:
     if not group.meta:
         return None, None
     return group.setting("meta.inner_steps"), group.setting("meta.bootstrap_steps")
+
+
+def reward_unit(largest: float) -> tuple[float, str]:
+    """What rewards are divided by in figures, and how that is called."""
+    return (_MILLION, " (millions)") if largest >= _MILLION / 10 else (1.0, "")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.report.figures import MARKERS, line_style, new_figure, span
+from scripts.report.figures import draw_points, new_figure, span
 from scripts.report.scores import Estimate, aggregate
 from scripts.report.seed_runs import Group
 from scripts.report.seed_statistics import binned_means
@@ -98,18 +98,8 @@ def draw_sensitivity(sensitivity: Sensitivity) -> Any:
     wide = values[0] > 0 and values[-1] / values[0] >= _WIDE
     figure, ((axes,),) = new_figure(3.6)
     for index, (algorithm, points) in enumerate(lines.items()):
-        value, low, high = (
-            np.array([getattr(p, f) for p in points.values()]) for f in Estimate._fields
-        )
-        axes.errorbar(
-            list(points) if wide else [values.index(v) for v in points],
-            value,
-            yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
-            marker=MARKERS[index % len(MARKERS)],
-            capsize=3,
-            label=algorithm,
-            **line_style(index),
-        )
+        x = list(points) if wide else [values.index(v) for v in points]
+        draw_points(axes, x, list(points.values()), algorithm, index)
     if wide:
         axes.set_xscale("log")
     axes.set_xticks(values if wide else range(len(values)), [f"{v:g}" for v in values])

@@ -10,9 +10,9 @@ import yaml
 from scipy import stats
 
 from configs.load import ConfigError
+from scripts.report.bootstrap_steps import draw_bootstrap_steps
 from scripts.report.report import report
 from scripts.report.runs import read_run
-from scripts.report.seed_report import draw_bootstrap_steps
 from scripts.report.seed_runs import pool
 from scripts.report.seed_statistics import (
     bin_size,
