@@ -18,13 +18,15 @@ h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th { cursor: pointer; } td.number { text-align: right; }
 th[data-down]::after { content: " \\25BE"; } th[data-up]::after { content: " \\25B4"; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; text-align: left; }
+.shared { font-size: 13px; color: #555; } .wide { overflow-x: auto; }
+img { max-width: 100%; height: auto; }
 .notes { background: #fff6df; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
 figure { margin: 1.5rem 0; } figcaption { font-size: 13px; color: #555; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; font-size: 13px; }
 dd { margin: 0; }
 """
+_MOST_COLUMNS = 10  # that fit into a window of 1,280 pixels whatever stands in them
 # A click on a column's head sorts by its numbers or texts, a second one the other way round.
 _SORT = """
 document.querySelectorAll("th").forEach(head => head.onclick = () => {
@@ -118,13 +120,28 @@ def _figure(folder: Path, stem: str) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
+    """Columns in which something stands; of many, those in which all rows are equal stand above."""
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    shared = [key for key in known if all(row[key] == rows[0][key] for row in rows)]
+    if len(rows) == 1 or len(known) <= _MOST_COLUMNS:
+        shared = []
+    above = "; ".join(f"{_text(key)}: {_text(rows[0][key])}" for key in shared)
+    known = [key for key in known if key not in shared]
     head = "".join(f"<th>{html.escape(str(key))}</th>" for key in known)
     body = "".join(f"<tr>{''.join(_cell(row[key]) for key in known)}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<p class="shared">In all rows: {above}</p>{table}' if above else table
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f'<td class="number">{value:,}</td>'
-    return f"<td>{'-' if value is None else html.escape(str(value))}</td>"
+    kind = ' class="number"' if isinstance(value, int | float) else ""
+    return f"<td{kind}>{_text(value)}</td>"
+
+
+def _text(value: Any) -> str:
+    """With thousands separators, and with places where lists may be broken."""
+    if value is None:
+        return "-"
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return html.escape(str(value)).replace("+", "+<wbr>")
