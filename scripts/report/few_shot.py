@@ -26,11 +26,9 @@ def label(run: Run) -> str:
 
 def _problem(run: Run) -> str:
     """What its tasks are; those of different problems are not compared."""
-    shots, ways = run.config.get("few_shot.shots"), run.config.get("few_shot.ways")
-    classes = "" if ways == 1 else f"{ways}-way "
-    return (
-        f"{shown(run.config.get('env.game'))}, {classes}{shots}{' shots' if ways == 1 else '-shot'}"
-    )
+    game, ways = shown(run.config.get("env.game")), run.config.get("few_shot.ways")
+    shots = run.config.get("few_shot.shots")
+    return f"{game}, {shots} shots" if ways == 1 else f"{game}, {ways}-way {shots}-shot"
 
 
 def _steps(run: Run) -> np.ndarray:
@@ -60,7 +58,7 @@ def _tested(run: Run) -> dict[str, str]:
         for result in evaluation[kind]:
             low, high = (np.nan if end is None else end for end in result[over])
             text = f"{result['mean']:.4f} ({low:.4f} to {high:.4f})"
-            told[f"test {kind} after {result['steps']:d}"] = text
+            told[f"test {kind} after {int(result['steps'])}"] = text
     return told
 
 

@@ -16,7 +16,10 @@ import yaml
 
 from actors.environments.atari_games import BY_NAME, GAMES
 from configs.load import ConfigError
+from scripts.report.figures import line_style, pyplot
+from scripts.report.learning_curves import Line, draw_hyperparameters
 from scripts.report.report import report
+from scripts.report.runs import read_run
 from tests.scripts.synthetic_runs import write_run
 from tests.system.command import ROOT
 
@@ -240,6 +243,20 @@ def test_evaluations_count_each_run_once_and_keep_protocols_apart(tmp_path):
     rows = _rows(tmp_path / "out/evaluations.csv")
     found = [(r["frames"], r["sticky actions"], r["seeds"], r["return"]) for r in rows]
     assert found == [("1000", "0.0", "1", "2.0"), ("1000", "0.25", "1", "7.0")]
+
+
+def test_auxiliary_heads_stand_in_the_legend(tmp_path):
+    write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
+    run = read_run(tmp_path / "a")
+    heads = {f"meta/auxiliary_{n}/discount": run.curves["meta/discount"] for n in (1, 2)}
+    for of_heads, labels in (({}, ["bmg"]), (heads, ["bmg", "auxiliary heads"])):
+        line = Line("bmg", [run._replace(curves=run.curves | of_heads)], line_style(0))
+        figure = draw_hyperparameters([line])
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == labels
+        drawn = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+        assert len(drawn) == 1 + len(of_heads)
+        pyplot().close(figure)
 
 
 def test_half_a_line_is_passed_over(tmp_path):

@@ -519,6 +519,25 @@ def test_beside_runs_of_one_seed(tmp_path):
     assert (tmp_path / "out/cumulative_reward.png").exists()
 
 
+def test_both_kinds_of_folders_are_read_alike(tmp_path):
+    (tmp_path / "one").mkdir()
+    lines = [{"frames": 10, "episode_return": None}, {"frames": 20, "episode_return": 3.0}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "one/metrics.jsonl").write_text(text)
+    one = read_run(tmp_path / "one")
+    np.testing.assert_array_equal(one.curves["episode_return"], [[np.nan, 3.0]])
+    frames, values = one.curve("episode_return")
+    assert (frames.tolist(), values.tolist(), one.last("episode_return")) == ([20], [3.0], 3.0)
+    assert one.curve("meta/epsilon")[0].size == 0
+    assert one.last("seconds") is None
+    epsilon = np.full((3, 5), 0.1)
+    several = read_run(make_run(tmp_path / "three", noise(3, 5), meta={"epsilon": epsilon}))
+    assert several.curves.keys() == {"reward", "meta/epsilon"}
+    assert (one.end, several.end, several.seeds) == (20, 500, [0, 1, 2])
+    assert {values.shape for values in several.curves.values()} == {(3, 5)}
+    assert (one.together, several.together) == (False, True)
+
+
 # Damage.
 
 
