@@ -92,16 +92,12 @@ def _published_rows(published: Iterable[Published], frames: int) -> list[dict[st
         if index is None:
             continue
         row = {
-            **{"game": entry.game, "agent": entry.agent, "algorithm": None},
-            "source": entry.source,
+            **{"game": entry.game, "agent": entry.agent, "source": entry.source},
             "frames": int(entry.frames[index]),
             "return": rounded(entry.scores[index]),
-            "95% interval": None,
             "standard deviation": rounded(entry.deviations[index]),
             "seeds": int(entry.seeds[index]),
-            "sticky actions": f"{entry.sticky:g}",
-            "whole run": None,
-            "scores": entry.kind,
+            **{"sticky actions": f"{entry.sticky:g}", "scores": entry.kind},
         }
         found.append(row)
     return sorted(found, key=lambda row: -row["return"])
@@ -127,9 +123,8 @@ def _published_atari_5(published: Iterable[Published], frames: int) -> list[dict
         row = {
             **{"agent": agent, "source": source, "frames": where.pop()},
             "Atari-5": round(float(scores.atari_5(values, np.random.default_rng(_SEED)).value), 1),
-            "95% interval": None,
             "seeds": span(sorted({int(entry.seeds[index]) for entry, index in points.values()})),
-            **{"sticky actions": f"{sticky:g}", "whole run": None, "scores": kind},
+            **{"sticky actions": f"{sticky:g}", "scores": kind},
         }
         found.append(row)
     return sorted(found, key=lambda row: -row["Atari-5"])

@@ -55,7 +55,7 @@ def aggregate_rows(drawing: Drawing) -> list[dict[str, Any]]:
         rows.append(row)
     for column, label in BASELINES.items():
         means = np.asarray(published_scores(column, drawing.comparison.games))
-        row = {"agent": f"{label}, published, 200M frames", "algorithm": None, "seeds": None}
+        row: dict[str, Any] = {"agent": f"{label}, published, 200M frames"}
         for name, function in scores.AGGREGATES.items():  # of per-game means: no IQM of runs
             per_run = name in ("IQM", "optimality gap")
             row[name] = None if per_run else percent(function(means[None], means[None])[0])

@@ -60,10 +60,12 @@ class Section:
         self._folder, self._suffix = folder, suffix
 
     def table(self, title: str, rows: list[dict[str, Any]], name: str) -> None:
-        """Writes and shows a table; nothing if it has no rows."""
-        if rows:
-            self.files += write_tables(rows, self._folder, f"{name}{self._suffix}")
-            self.tables.append((title, rows))
+        """Writes and shows a table; nothing if it has no rows. A row may lack columns of others."""
+        columns = dict.fromkeys(column for row in rows for column in row)
+        if columns:
+            whole = [{column: row.get(column) for column in columns} for row in rows]
+            self.files += write_tables(whole, self._folder, f"{name}{self._suffix}")
+            self.tables.append((title, whole))
 
     def figure(self, figure: Any, name: str) -> None:
         """Writes, shows and frees a figure; nothing if there is none."""
