@@ -92,6 +92,8 @@ def _pooled(label: str, members: list[Run]) -> Group:
                 f"{run.path} and {members[0].path} have one setting, but learned hyper-parameters "
                 "of different names"
             )
+    outrun = [run for run in members if _is_outrun(run, members)]
+    members = [run for run in members if run not in outrun]
     end = min(run.end for run in members)
     coarsest = max((run.frames for run in members), key=spacing)
     grid = coarsest[coarsest <= end] if coarsest[0] <= end else np.asarray([end])
@@ -102,10 +104,19 @@ def _pooled(label: str, members: list[Run]) -> Group:
     kept, repetitions = _samples(seeds, rewards)
     curves = {name: np.concatenate([of_run[name] for of_run in each])[kept] for name in shared}
     status = _status(members, int(grid[-1])) + repetitions
+    if outrun:
+        paths = ", ".join(str(run.path) for run in outrun)
+        status += f"; left out, as others of its seeds go farther: {paths}"
     for name, values in _meta(curves).items():  # those points are left out of every mean
         if unknown := int((~np.isfinite(values)).any(1).sum()):
             status += f"; {name} is not always finite in {unknown} of {len(values)} seeds"
     return Group(label, members[0].config, status, grid, curves)
+
+
+def _is_outrun(run: Run, members: list[Run]) -> bool:
+    """Whether others go farther with all of its seeds: with it, all would end where it does."""
+    reach = run.end + spacing(run.frames)
+    return set(run.seeds) <= {seed for m in members if m.end > reach for seed in m.seeds}
 
 
 def _samples(seeds: list[int], reward: np.ndarray) -> tuple[list[int], str]:

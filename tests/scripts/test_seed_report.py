@@ -247,6 +247,14 @@ def test_a_seed_twice_is_two_samples_but_for_a_copy(tmp_path):
     assert group.status == "finished; copies of seeds 2 left out; each run of seeds 2 is a sample"
 
 
+def test_a_shorter_repetition_does_not_cut_the_longer_run(tmp_path):
+    long = make_run(tmp_path / "long", noise(3, 60))
+    short = make_run(tmp_path / "short", noise(2, 20, of=1), first=1)
+    (group,) = pool([read_run(run) for run in (short, long)])
+    assert (len(group.reward), group.frames[-1]) == (3, 6_000)
+    assert group.status == f"finished; left out, as others of its seeds go farther: {short}"
+
+
 def test_an_unfinished_run_is_said(tmp_path, capsys):
     reward = noise(4, 60)
     whole = make_run(tmp_path / "a", reward[:2])
