@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,7 +92,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> Run:
     from learner.reading import read_metrics, read_summary
     from learner.run_folder import SEEDS, configuration_of
     from scripts.folders import require_run
-    from scripts.report.runs import read_curves
+    from scripts.report.runs import columns, read_curves
 
     path = Path(run_dir)
     require_run(path)
@@ -101,21 +101,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> Run:
     seeds: dict[str, np.ndarray] = {}
     if (path / SEEDS).is_file():
         seeds = read_curves(path)
-    return Run(path, config, _columns(lines), read_summary(path)[0], seeds)
-
-
-def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    names = dict.fromkeys(
-        name
-        for line in lines
-        for name, value in line.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    )
-
-    def number(value: Any) -> float:
-        return float(value) if isinstance(value, int | float) else np.nan
-
-    return {name: np.asarray([number(line.get(name)) for line in lines]) for name in names}
+    return Run(path, config, columns(lines), read_summary(path)[0], seeds)
 
 
 def load_policy(

@@ -126,6 +126,38 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     return evaluation
 
 
+def read_evaluation_of_tasks(file: Path) -> dict[str, Any]:
+    """What `bmg evaluate` has written of few-shot learning.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Unreadable: it is something else.
+    """
+    evaluation = read_object(file)
+    results = evaluation.get("accuracy", evaluation.get("query_loss"))
+    if not isinstance(results, list) or not all(map(_is_of_tasks, results)):
+        raise Unreadable(printable(f"{file} holds no evaluation of tasks", 1_000))
+    return evaluation
+
+
+def _is_of_tasks(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and is_count(value.get("steps"))
+        and is_number(value.get("mean"))
+        and all(_is_interval(value.get(key)) for key in ("interval", "interval_over_seeds"))
+    )
+
+
+def _is_interval(value: Any) -> bool:
+    """Whether it is two numbers, or two None of one seed."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(end is None or is_number(end) for end in value)
+    )
+
+
 def read_metrics(folder: Path, most: int | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """Lines of a run's metrics.jsonl, none before there are any, and what of it is unreadable.
 

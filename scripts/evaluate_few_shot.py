@@ -81,7 +81,7 @@ def _result(values: np.ndarray, steps: int) -> dict[str, Any]:
     over_tasks, over_seeds = mean_interval(values.mean(axis=0)), mean_interval(of_seeds)
     return {
         "steps": steps,
-        "mean": float(over_tasks.mean),
+        "mean": float(over_tasks.value),
         "interval": [float(over_tasks.low), float(over_tasks.high)],
         "interval_over_seeds": [float(over_seeds.low), float(over_seeds.high)],
         "of_seeds": of_seeds.tolist(),

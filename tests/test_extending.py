@@ -149,8 +149,9 @@ def test_a_hyperparameter_and_a_matching_function(folder):
     run = read_run(folder / "run")
     assert learned_in([run]) == ["discount", "advantage_scale"]
     strange = {"meta.learned": ["../x", 3, ["y"], "loss", *map("n{}".format, range(99))]}
-    logged = {f"meta/{name}": 0.5 for name in ("../x", "3", *map("n{}".format, range(99)))}
-    strange_run = run._replace(config=strange, metrics=[{"frames": 1, **logged}])
+    names = ("../x", "3", *map("n{}".format, range(99)))
+    logged = {f"meta/{name}": np.full((1, 1), 0.5) for name in names}
+    strange_run = run._replace(config=strange, curves=logged)
     assert learned_in([strange_run]) == [f"n{i}" for i in range(12)]
 
 

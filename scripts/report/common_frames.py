@@ -1,7 +1,6 @@
 """Runs of any length and published agents side by side, at frames that they all have."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,34 +8,27 @@ import numpy as np
 from scripts.report import scores
 from scripts.report.comparison import Comparison
 from scripts.report.figures import span
+from scripts.report.html import Section
 from scripts.report.published_agents import Published, of_game
 from scripts.report.returns import normalised, return_at
 from scripts.report.runs import Run
-from scripts.report.tables import write_tables
+from scripts.report.tables import rounded, spread
 
 _SEED = 0  # of the bootstrap: the same runs give the same table
 _THESE = "these runs"
 
 
-def write_common_frames(
-    comparison: Comparison, published: Sequence[Published], folder: Path, suffix: str
-) -> tuple[list[tuple[str, list[dict[str, Any]]]], list[str]]:
+def report_common_frames(
+    section: Section, comparison: Comparison, published: Sequence[Published]
+) -> None:
     """Writes the tables at common frames: each game, and Atari-5's score where its games are there.
 
-    Returns:
-        Titles and rows of the tables, and names of the files; none where no run has so many frames.
+    There are none where no run has so many frames.
     """
-    named = {
-        f"At common frames: {comparison.frames:,}": ("common_frames", rows(comparison, published)),
-        f"Atari-5's score at {comparison.frames:,} frames, in percent; it orders agents and is no "
-        "median": ("atari_5", atari_5_rows(comparison, published)),
-    }
-    tables, files = [], []
-    for title, (name, found) in named.items():
-        if found:
-            tables.append((title, found))
-            files += write_tables(found, folder, f"{name}{suffix}")
-    return tables, files
+    at = f"{comparison.frames:,}"
+    section.table(f"At common frames: {at}", rows(comparison, published), "common_frames")
+    title = f"Atari-5's score at {at} frames, in percent; it orders agents and is no median"
+    section.table(title, atari_5_rows(comparison, published), "atari_5")
 
 
 def rows(comparison: Comparison, published: Sequence[Published]) -> list[dict[str, Any]]:
@@ -48,14 +40,14 @@ def rows(comparison: Comparison, published: Sequence[Published]) -> list[dict[st
         for game, runs in agent.runs.items():
             shown.setdefault(game, []).extend(runs)
             values = _returns(runs, comparison.frames)
-            many = len(values) > 1
-            e = scores.aggregate([values], rng)["mean"] if many else None
+            e = scores.aggregate([values], rng)["mean"] if len(values) > 1 else None
             row = {
-                **{"game": game, "agent": agent.label, "source": _THESE},
+                **{"game": game, "agent": agent.label, "algorithm": agent.algorithm},
+                "source": _THESE,
                 "frames": comparison.frames,
-                "return": round(float(values.mean()), 2) if len(values) else None,
+                "return": rounded(values.mean()) if len(values) else None,
                 "95% interval": _interval(e, 2),
-                "standard deviation": round(float(values.std(ddof=1)), 2) if many else None,
+                "standard deviation": spread(values),
                 "seeds": len(values),
                 **_how(runs),
             }
@@ -99,17 +91,13 @@ def _published_rows(published: Iterable[Published], frames: int) -> list[dict[st
         index = entry.nearest(frames)
         if index is None:
             continue
-        deviation = float(entry.deviations[index])
         row = {
             **{"game": entry.game, "agent": entry.agent, "source": entry.source},
             "frames": int(entry.frames[index]),
-            "return": round(float(entry.scores[index]), 2),
-            "95% interval": None,
-            "standard deviation": round(deviation, 2) if np.isfinite(deviation) else None,
+            "return": rounded(entry.scores[index]),
+            "standard deviation": rounded(entry.deviations[index]),
             "seeds": int(entry.seeds[index]),
-            "sticky actions": f"{entry.sticky:g}",
-            "whole run": None,
-            "scores": entry.kind,
+            **{"sticky actions": f"{entry.sticky:g}", "scores": entry.kind},
         }
         found.append(row)
     return sorted(found, key=lambda row: -row["return"])
@@ -135,9 +123,8 @@ def _published_atari_5(published: Iterable[Published], frames: int) -> list[dict
         row = {
             **{"agent": agent, "source": source, "frames": where.pop()},
             "Atari-5": round(float(scores.atari_5(values, np.random.default_rng(_SEED)).value), 1),
-            "95% interval": None,
             "seeds": span(sorted({int(entry.seeds[index]) for entry, index in points.values()})),
-            **{"sticky actions": f"{sticky:g}", "whole run": None, "scores": kind},
+            **{"sticky actions": f"{sticky:g}", "scores": kind},
         }
         found.append(row)
     return sorted(found, key=lambda row: -row["Atari-5"])

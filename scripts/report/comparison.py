@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.load import ConfigError
-from learner.reading import printable
 from scripts.report.returns import SHORTFALL, final_return
 from scripts.report.runs import Run, shown
+from scripts.report.settings import NOT_OF_THE_SETTING, by_setting, setting_of
 
 # What the protocol says of a single game, or what does not change its scores.
 _OF_THE_GAME = ("game", "actions")
+
+
+# What tells no agent from another.
+OF_ALL = ("env.game", *(key for key in NOT_OF_THE_SETTING if key != "total_frames"))
 
 
 class Agent(NamedTuple):
@@ -21,7 +25,12 @@ class Agent(NamedTuple):
 
     label: str
     config: dict[str, Any]  # of one of them, flat
-    runs: dict[str, list[Run]]  # of each game, whole ones of different seeds
+    runs: dict[str, list[Run]]  # of each game, whole ones
+
+    @property
+    def algorithm(self) -> str:
+        """What learned."""
+        return next(iter(self.runs.values()))[0].algorithm
 
 
 class Comparison(NamedTuple):
@@ -32,6 +41,7 @@ class Comparison(NamedTuple):
     games: list[str]  # that all agents have whole runs of
     total: int  # frames of each run
     runs: list[Run]  # all, the ones left out among them
+    settings: dict[str, list[Run]]  # all, by the label of their setting
     frames: int  # at which runs of any length stand side by side
     side_by_side: list[Agent]  # runs that have so many frames; others of a setting if longer
     notes: list[str]  # what is missing, unfinished or mixed
@@ -49,19 +59,18 @@ def compare(
             finished run.
 
     Raises:
-        ConfigError: a name in `mix` is none of a protocol's, two runs are the same, or no run has
-            so many frames.
+        ConfigError: a name in `mix` is none of a protocol's, or no run has so many frames.
     """
     mix = tuple(mix)
     known = {key for run in runs for key in run.protocol}
     for key in mix:
         if key not in known:
             raise ConfigError(f"--mix {key}: protocols have {', '.join(sorted(known))}")
-    longest = max(runs, key=lambda run: run.frames)
+    longest = max(runs, key=lambda run: run.end)
     if frames is not None and not _has(longest, frames):
         raise ConfigError(
             f"--frames {frames}: no run goes so far; the longest, {longest.path}, has "
-            f"{longest.frames} frames"
+            f"{longest.end} frames"
         )
     parts: dict[str, list[Run]] = {}
     for run in runs:
@@ -76,22 +85,19 @@ def never_started(planned: Iterable[Path], found: Iterable[Path]) -> list[str]:
     absent = sorted({shown(path.name) for path in planned if path.absolute() not in have})
     if not absent:
         return []
-    return [f"{_count(len(absent), 'planned trial')} without a run: {_some(absent)}"]
+    return [f"{counted(len(absent), 'planned trial')} without a run: {_some(absent)}"]
 
 
 def _compare(
     protocol: dict[str, Any], runs: list[Run], mix: tuple[str, ...], frames: int | None
 ) -> Comparison:
+    runs, repetitions = _without_copies(runs)
     # A run that has only begun must not make all others short.
     total = max(run.total_frames for run in [r for r in runs if r.finished] or runs)
-    settings: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        settings.setdefault((run.setting(with_game=False), run.name), []).append(run)
-    labels = _labels(list(settings.values()))
+    by_label = by_setting(runs, (*OF_ALL, "total_frames"), named=True)
     agents = []
-    for label, members in zip(labels, settings.values(), strict=True):
+    for label, members in by_label.items():
         whole = [run for run in members if _reaches(run, total)]
-        _refuse_twins(whole)
         by_game: dict[str, list[Run]] = {}
         for run in whole:
             by_game.setdefault(run.game, []).append(run)
@@ -102,6 +108,7 @@ def _compare(
     side_by_side, apart = _side_by_side(runs, frames)
     notes = [
         *_mixed_by_request(runs, mix),
+        *repetitions,
         *_left_out(runs, total),
         *apart,
         *_missing(agents, games),
@@ -110,7 +117,7 @@ def _compare(
     ]
     for key in mix:
         protocol = {**protocol, key: ", ".join(sorted({str(r.protocol.get(key)) for r in runs}))}
-    return Comparison(protocol, agents, games, total, runs, frames, side_by_side, notes)
+    return Comparison(protocol, agents, games, total, runs, by_label, frames, side_by_side, notes)
 
 
 def _reaches(run: Run, total: int) -> bool:
@@ -118,12 +125,12 @@ def _reaches(run: Run, total: int) -> bool:
 
 
 def _has(run: Run, frames: int) -> bool:
-    return run.frames >= (1 - SHORTFALL) * frames
+    return run.end >= (1 - SHORTFALL) * frames
 
 
 def _shortest(runs: list[Run]) -> int:
     chosen = [run for run in runs if run.finished] or runs
-    return min(min(run.frames, run.total_frames or run.frames) for run in chosen)
+    return min(min(run.end, run.total_frames or run.end) for run in chosen)
 
 
 def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]:
@@ -132,31 +139,26 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     Those of one setting and different lengths are agents of their own: by then, a learning rate
     that falls until the end has fallen less in the longer ones.
     """
-    settings: dict[Any, list[Run]] = {}
     reaching = [run for run in runs if _has(run, frames)]
-    for run in reaching:
-        key = run.setting(with_game=False), run.name, run.total_frames
-        settings.setdefault(key, []).append(run)
-    labels = _labels(list(settings.values()), ("seed", "name", "env.game"))
     agents, kept = [], []
-    for label, members in zip(labels, settings.values(), strict=True):
-        _refuse_twins([run for run in members if run.finished])
-        # Of a run and its repetition, the finished or the longer one.
-        members = sorted(members, key=lambda run: (run.finished, run.frames))
-        only = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
-        kept += only.values()
+    for label, members in by_setting(reaching, OF_ALL, named=True).items():
+        # Of one that did not finish and its repetition, the finished or the longer one.
+        members = sorted(members, key=lambda run: (run.finished, run.end))
+        best = {(run.game, run.path if run.seed is None else run.seed): run for run in members}
+        members = [run for run in members if run.finished or run in best.values()]
+        kept += members
         by_game: dict[str, list[Run]] = {}
-        for run in sorted(only.values(), key=lambda run: (run.game, str(run.seed))):
+        for run in sorted(members, key=lambda run: (run.game, str(run.seed))):
             by_game.setdefault(run.game, []).append(run)
         agents.append(Agent(label, members[0].config, by_game))
     notes = []
-    told = [f"{run.folder} ({run.frames:,})" for run in runs if run not in reaching]
+    told = [f"{run.folder} ({run.end:,})" for run in runs if run not in reaching]
     if told:
-        text = f"{_count(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
+        text = f"{counted(len(told), 'run')} of fewer frames than {frames:,} left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
-    told = [f"{run.folder} ({run.frames:,})" for run in reaching if run not in kept]
+    told = [f"{run.folder} ({run.end:,})" for run in reaching if run not in kept]
     if told:
-        text = f"{_count(len(told), 'run')} whose repetition went farther left out of the table"
+        text = f"{counted(len(told), 'run')} whose repetition went farther left out of the table"
         notes.append(f"{text} at common frames: {_some(told)}")
     horizons = {run.schedule_frames or 0 for run in kept}
     if len(horizons) > 1:
@@ -168,51 +170,28 @@ def _side_by_side(runs: list[Run], frames: int) -> tuple[list[Agent], list[str]]
     return agents, notes
 
 
-def _refuse_twins(runs: list[Run]) -> None:
-    owner: dict[Any, Path] = {}
+def _without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Runs without those that tell the same as another, and notes on these and on repetitions."""
+    kept: dict[Any, list[Run]] = {}
+    copies = []
     for run in runs:
-        key = run.game, run.seed
-        if run.seed is not None and key in owner:
-            raise ConfigError(
-                f"{owner[key]} and {run.path} are one setting, game and seed ({run.seed}); give one"
-            )
-        owner[key] = run.path
+        known = kept.setdefault((setting_of(run), run.game, str(run.seed)), [])
+        if original := next((other for other in known if run.is_copy_of(other)), None):
+            copies.append(f"{run.path} of {original.path}")
+        else:
+            known.append(run)
+    notes = [f"copies left out: {_some(copies)}"] if copies else []
+    repeated = [" and ".join(r.folder for r in same) for same in kept.values() if len(same) > 1]
+    if repeated:
+        told = f"of one setting, game and seed, each run is a sample: {_some(repeated)}"
+        notes.append(told)
+    paths = {run.path for same in kept.values() for run in same}
+    return [run for run in runs if run.path in paths], notes
 
 
-def _labels(
-    settings: list[list[Run]],
-    left_out: tuple[str, ...] = ("seed", "name", "env.game", "total_frames"),
-) -> list[str]:
-    """Each agent's name; where several share it, with what differs."""
-    names = [members[0].name for members in settings]
-    labels = []
-    for name, members in zip(names, settings, strict=True):
-        others = [m[0].config for n, m in zip(names, settings, strict=True) if n == name]
-        own = members[0].config
-        told = [
-            f"{key.rpartition('.')[2]}={shown(own[key])}"
-            for key in own
-            if key not in left_out
-            and len({json.dumps(other.get(key), default=str) for other in others}) > 1
-        ]
-        label = f"{name} ({', '.join(told[:3])})" if told else name
-        labels.append(unique(label, labels, members[0].path))
-    return labels
-
-
-def unique(label: str, taken: Iterable[str], path: Path) -> str:
-    """The label, or the label with as much of a path as tells it from all others."""
-    taken, candidate = set(taken), label
-    for count in range(1, len(path.parts) + 1):
-        if candidate not in taken:
-            break
-        candidate = f"{label} [{printable('/'.join(path.parts[-count:]))}]"
-    return candidate
-
-
-def whole_runs(comparison: Comparison) -> list[Run]:
-    """Those that means are taken over."""
-    return [run for run in comparison.runs if _reaches(run, comparison.total)]
+def is_whole(run: Run, comparison: Comparison) -> bool:
+    """Whether means are taken over it."""
+    return _reaches(run, comparison.total)
 
 
 def _left_out(runs: list[Run], total: int) -> list[str]:
@@ -220,14 +199,14 @@ def _left_out(runs: list[Run], total: int) -> list[str]:
     unfinished = [run for run in runs if not run.finished]
     if unfinished:
         told = [
-            f"{run.folder} ({run.summary.get('status', 'no summary')}, {run.frames:,} frames)"
+            f"{run.folder} ({run.summary.get('status', 'no summary')}, {run.end:,} frames)"
             for run in unfinished
         ]
-        notes.append(f"{_count(len(told), 'unfinished run')} left out of all means: {_some(told)}")
+        notes.append(f"{counted(len(told), 'unfinished run')} left out of all means: {_some(told)}")
     short = [run for run in runs if run.finished and not _reaches(run, total)]
     if short:
-        told = [f"{run.folder} ({run.frames:,})" for run in short]
-        text = f"{_count(len(told), 'run')} of fewer frames than {total:,} left out of all means"
+        told = [f"{run.folder} ({run.end:,})" for run in short]
+        text = f"{counted(len(told), 'run')} of fewer frames than {total:,} left out of all means"
         notes.append(f"{text}: {_some(told)}")
     return notes
 
@@ -240,7 +219,7 @@ def _missing(agents: list[Agent], games: list[str]) -> list[str]:
         if absent:
             notes.append(
                 f"{agent.label} has no whole run of {_some(absent)}: aggregates are over the "
-                f"{_count(len(games), 'game')} that all agents have"
+                f"{counted(len(games), 'game')} that all agents have"
             )
     seeds = {run.seed for agent in agents for runs in agent.runs.values() for run in runs}
     for agent in agents:
@@ -264,7 +243,7 @@ def _without_score(agents: list[Agent], total: int) -> list[str]:
     ]
     if not lost:
         return []
-    text = f"{_count(len(lost), 'run')} without a return in the last twentieth, left out of scores"
+    text = f"{counted(len(lost), 'run')} without a return in the last twentieth, left out of scores"
     return [f"{text}: {_some(lost)}"]
 
 
@@ -295,5 +274,6 @@ def _some(words: list[str], most: int = 8) -> str:
     return ", ".join(words[:most]) + more
 
 
-def _count(number: int, word: str) -> str:
+def counted(number: int, word: str) -> str:
+    """As 1 game, or 2 games."""
     return f"{number} {word}{'' if number == 1 else 's'}"

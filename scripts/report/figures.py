@@ -1,9 +1,13 @@
 """The look that all figures share: readable in print, in grey and by colour-blind eyes."""
 
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scripts.report.runs import Run
+from scripts.report.scores import Estimate
 
 # Okabe and Ito's colours without yellow, which is too pale for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
@@ -12,18 +16,13 @@ MARKERS = "osD^vP*X"
 STYLE = {
     **{"font.size": 9, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3},
     **{"pdf.fonttype": 42, "savefig.dpi": 200},  # 42: text of a PDF stays text
+    "axes.formatter.useoffset": False,  # 0.994 is read at once, 0.004 with +9.9e-1 is not
     "text.parse_math": False,  # a game's name may have dollars in it
 }
 WIDTH = 7.0  # inches: a page's text
 LINE_OF_TEXT = 0.165  # inches, of 8 points
-
-
-class Written(NamedTuple):
-    """What a part of a report consists of."""
-
-    figures: list[str]  # stems, in the order in which they should be read
-    tables: list[tuple[str, list[dict[str, Any]]]]  # title and rows
-    files: list[str]
+_LETTERS = 112  # of 8 points, in a line of a legend
+_POINTS = 200  # of a mean over runs
 
 
 def pyplot() -> Any:
@@ -52,21 +51,64 @@ def label_steps(axes: Any, text: str) -> None:
     axes.set_xlabel(text)
 
 
-def save(figure: Any, stem: Path) -> None:
-    """Writes all files of a figure and frees it."""
-    for name in files_of([stem.name]):
-        figure.savefig(stem.with_name(name))
-    pyplot().close(figure)
+def new_figure(
+    height: float, rows: int = 1, columns: int = 1, **keys: Any
+) -> tuple[Any, np.ndarray]:
+    """A figure of a page's width and its axes [rows, columns], which the caller may share."""
+    size = WIDTH, height
+    return pyplot().subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False, **keys
+    )
+
+
+def draw_band(axes: Any, x: np.ndarray, y: Estimate, label: str, style: dict[str, Any]) -> None:
+    """A line with its interval, over the points [N] where it is known."""
+    known = np.isfinite(y.value)
+    x, (value, low, high) = x[known], (part[known] for part in y)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    axes.plot(x, value, label=label, **style)
+
+
+def draw_points(
+    axes: Any, x: Sequence[float], y: Sequence[Estimate], label: str, index: int
+) -> None:
+    """Points with their intervals; `index` chooses marker, colour and dashes."""
+    value, low, high = (np.array(part) for part in zip(*y, strict=True))
+    errors = np.nan_to_num(np.maximum([value - low, high - value], 0))
+    marker = {"marker": MARKERS[index % len(MARKERS)], "capsize": 3}
+    axes.errorbar(x, value, yerr=errors, label=label, **marker, **line_style(index))
+
+
+def draw_runs(
+    axes: Any, runs: Sequence[Run], key: str, label: str | None, style: dict[str, Any]
+) -> None:
+    """A metric of runs against frames: each of them thin, and their mean as far as all go."""
+    curves = [(frames, values) for frames, values in (r.curve(key) for r in runs) if len(frames)]
+    if len(curves) == 1:
+        axes.plot(*curves[0], label=label, **style)
+    elif curves:
+        for frames, values in curves:
+            axes.plot(frames, values, **{**style, "alpha": 0.3, "linewidth": 0.8})
+        start, end = max(c[0][0] for c in curves), min(c[0][-1] for c in curves)
+        grid = np.linspace(start, end, _POINTS)
+        mean = np.mean([np.interp(grid, frames, values) for frames, values in curves], axis=0)
+        axes.plot(grid, mean, label=label, **style)
+
+
+def legend_above(figure: Any, axes: Any) -> None:
+    """A legend of the lines of some axes above all axes; the figure grows by its lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    columns = max(1, min(len(labels), _LETTERS // (max(map(len, labels)) + 9)))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + LINE_OF_TEXT * (rows + 0.5))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=3.5)
 
 
 def span(numbers: Sequence[int]) -> str:
     """Of increasing numbers: 3, or 2 to 3."""
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def files_of(stems: Iterable[str]) -> list[str]:
-    """Names of the files that figures consist of."""
-    return [f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")]
 
 
 def percent_axis(axis: Any) -> None:

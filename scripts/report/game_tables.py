@@ -12,7 +12,7 @@ from scripts.report.comparison import Comparison
 from scripts.report.figures import span
 from scripts.report.game_figures import BASELINES, Drawing, published_scores
 from scripts.report.returns import final_return, normalised
-from scripts.report.tables import percent
+from scripts.report.tables import percent, rounded, spread
 
 
 def game_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -22,35 +22,40 @@ def game_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for game, runs in agent.runs.items():
             raw = np.array([final_return(run, comparison.total) for run in runs])
             raw = raw[np.isfinite(raw)]
-            known = len(raw) > 0
-            mean = float(raw.mean()) if known else None
-            rows.append(
-                {
-                    "game": game,
-                    "agent": agent.label,
-                    "seeds": len(raw),
-                    "return": _round(mean),
-                    "standard deviation": _round(raw.std(ddof=1)) if len(raw) > 1 else None,
-                    "human-normalised": percent(normalised(game, mean))
-                    if mean is not None and game in BY_NAME
-                    else None,
-                    "each seed": " ".join(f"{value:.6g}" for value in raw) or None,
-                }
-            )
+            mean = float(raw.mean()) if len(raw) else None
+            row = {
+                "game": game,
+                "agent": agent.label,
+                "algorithm": agent.algorithm,
+                "seeds": len(raw),
+                "return": rounded(mean),
+                "standard deviation": spread(raw),
+                "human-normalised": _of_human(game, mean),
+                "each seed": " ".join(f"{value:.6g}" for value in raw) or None,
+            }
+            rows.append(row)
     return sorted(rows, key=lambda row: (row["game"], row["agent"]))
+
+
+def _of_human(game: str, mean: float | None) -> str | None:
+    if mean is None or game not in BY_NAME:
+        return None
+    return percent(normalised(game, mean))
 
 
 def aggregate_rows(drawing: Drawing) -> list[dict[str, Any]]:
     """Aggregates with their intervals, a row for each agent, then published ones."""
     rows = []
-    for label, games in drawing.scored.items():
-        row = {"agent": label, "seeds": span(sorted({len(game) for game in games}))}
-        for name, e in drawing.estimates[label].items():
-            row[name] = f"{percent(e.value)} ({percent(e.low)} to {percent(e.high)})"
+    for agent in drawing.agents:
+        seeds = sorted({len(game) for game in drawing.scored[agent.label]})
+        row = {"agent": agent.label, "algorithm": agent.algorithm, "seeds": span(seeds)}
+        for name, e in drawing.estimates[agent.label].items():
+            interval = f" ({percent(e.low)} to {percent(e.high)})" if seeds != [1] else ""
+            row[name] = percent(e.value) + interval
         rows.append(row)
     for column, label in BASELINES.items():
         means = np.asarray(published_scores(column, drawing.comparison.games))
-        row = {"agent": f"{label}, published, 200M frames", "seeds": None}
+        row: dict[str, Any] = {"agent": f"{label}, published, 200M frames"}
         for name, function in scores.AGGREGATES.items():  # of per-game means: no IQM of runs
             per_run = name in ("IQM", "optimality gap")
             row[name] = None if per_run else percent(function(means[None], means[None])[0])
@@ -88,12 +93,8 @@ def evaluation_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "ale-py": protocol.get("ale_py"),
                 "seeds": len(members),
                 "episodes": sum(member["episodes"] for member in members),
-                "return": _round(mean),
-                "human-normalised": percent(normalised(game, mean)) if game in BY_NAME else None,
+                "return": rounded(mean),
+                "human-normalised": _of_human(game, mean),
             }
         )
     return rows
-
-
-def _round(value: Any) -> float | None:
-    return None if value is None else round(float(value), 2)

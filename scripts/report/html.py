@@ -4,34 +4,79 @@ import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from scripts.report.tables import BYTES_OF_PATHS
+from scripts.report.figures import pyplot
+from scripts.report.tables import BYTES_OF_PATHS, write_tables
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-top: 1px solid #ccc;
   padding-top: 1rem; }
 h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+th { cursor: pointer; } td.number { text-align: right; }
+th[data-down]::after { content: " \\25BE"; } th[data-up]::after { content: " \\25B4"; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; text-align: left; }
+.shared { font-size: 13px; color: #555; } .wide { overflow-x: auto; }
+img { max-width: 100%; height: auto; }
 .notes { background: #fff6df; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
 figure { margin: 1.5rem 0; } figcaption { font-size: 13px; color: #555; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; font-size: 13px; }
 dd { margin: 0; }
 """
+_MOST_COLUMNS = 10  # that fit into a window of 1,280 pixels whatever stands in them
+# A click on a column's head sorts by its numbers or texts, a second one the other way round.
+_SORT = """
+document.querySelectorAll("th").forEach(head => head.onclick = () => {
+  const table = head.closest("table"), column = head.cellIndex, down = !("down" in head.dataset);
+  const number = text => parseFloat(text.replaceAll(",", ""));
+  const rows = [...table.rows].slice(1).sort((a, b) => {
+    const [x, y] = [a, b].map(row => row.cells[column].textContent);
+    const [m, n] = [x, y].map(number);
+    if (isNaN(m) && isNaN(n)) return down ? x.localeCompare(y) : y.localeCompare(x);
+    if (isNaN(m) || isNaN(n)) return isNaN(m) - isNaN(n);
+    return down ? n - m : m - n;
+  });
+  table.querySelectorAll("th").forEach(other => {
+    delete other.dataset.down; delete other.dataset.up; });
+  head.dataset[down ? "down" : "up"] = "";
+  table.tBodies[0].append(...rows);
+});
+"""
 
 
-class Section(NamedTuple):
-    """A part of the page."""
+class Section:
+    """A part of a report: its tables and figures, written into a folder as they come."""
 
-    title: str
-    facts: dict[str, Any]
-    notes: Sequence[str]
-    tables: Sequence[tuple[str, list[dict[str, Any]]]]
-    figures: Sequence[str]  # stems of PNG files in the page's folder
+    def __init__(self, folder: Path, title: str, suffix: str = "") -> None:
+        self.title = title
+        self.facts: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.tables: list[tuple[str, list[dict[str, Any]]]] = []  # with their titles
+        self.figures: list[str] = []  # names of PNG files without their endings
+        self.files: list[str] = []  # all that were written
+        self._folder, self._suffix = folder, suffix
+
+    def table(self, title: str, rows: list[dict[str, Any]], name: str) -> None:
+        """Writes and shows a table; nothing if it has no rows. A row may lack columns of others."""
+        columns = dict.fromkeys(column for row in rows for column in row)
+        if columns:
+            whole = [{column: row.get(column) for column in columns} for row in rows]
+            self.files += write_tables(whole, self._folder, f"{name}{self._suffix}")
+            self.tables.append((title, whole))
+
+    def figure(self, figure: Any, name: str) -> None:
+        """Writes, shows and frees a figure; nothing if there is none."""
+        if figure is None:
+            return
+        stem = f"{name}{self._suffix}"
+        for kind in ("png", "pdf"):
+            figure.savefig(self._folder / f"{stem}.{kind}")
+            self.files.append(f"{stem}.{kind}")
+        pyplot().close(figure)
+        self.figures.append(stem)
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:
@@ -42,7 +87,7 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>",
         *(_section(folder, section) for section in sections),
-        "</body></html>\n",
+        f"<script>{_SORT}</script></body></html>\n",
     ]
     page = "\n".join(parts)
     (folder / "index.html").write_text(page, encoding="utf-8", errors=BYTES_OF_PATHS)
@@ -54,15 +99,10 @@ def _section(folder: Path, section: Section) -> str:
     if section.notes:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in section.notes)
         parts.append(f'<div class="notes"><ul>{items}</ul></div>')
+    parts += [_figure(folder, stem) for stem in section.figures[:1]]  # the curve is looked at first
     for title, rows in section.tables:
         parts.append(f"<h3>{html.escape(title)}</h3>{_table(rows)}")
-    for stem in section.figures:
-        picture = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
-        caption = html.escape(stem.replace("_", " "))
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
+    parts += [_figure(folder, stem) for stem in section.figures[1:]]
     if section.facts:
         facts = "".join(
             f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
@@ -72,12 +112,38 @@ def _section(folder: Path, section: Section) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{'-' if v is None else html.escape(str(v))}</td>" for v in row.values())
-        + "</tr>"
-        for row in rows
+def _figure(folder: Path, stem: str) -> str:
+    picture = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
+    caption = html.escape(stem.replace("_", " "))
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Columns in which something stands; of many, those in which all rows are equal stand above."""
+    known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    shared = [key for key in known if all(row[key] == rows[0][key] for row in rows)]
+    if len(rows) == 1 or len(known) <= _MOST_COLUMNS:
+        shared = []
+    above = "; ".join(f"{_text(key)}: {_text(rows[0][key])}" for key in shared)
+    known = [key for key in known if key not in shared]
+    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in known)
+    body = "".join(f"<tr>{''.join(_cell(row[key]) for key in known)}</tr>" for row in rows)
+    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<p class="shared">In all rows: {above}</p>{table}' if above else table
+
+
+def _cell(value: Any) -> str:
+    kind = ' class="number"' if isinstance(value, int | float) else ""
+    return f"<td{kind}>{_text(value)}</td>"
+
+
+def _text(value: Any) -> str:
+    """With thousands separators, and with places where lists may be broken."""
+    if value is None:
+        return "-"
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return html.escape(str(value)).replace("+", "+<wbr>")

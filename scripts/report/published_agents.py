@@ -151,7 +151,7 @@ def drawn(published: Iterable[Published], runs: Sequence[Run]) -> list[Published
     At most five, of those that have two points by then: first IMPALA, A2C, Rainbow, IQN and DQN,
     then what else there is in the file's order. The best at the end comes first.
     """
-    end = _SLACK * max(run.frames for run in runs)
+    end = _SLACK * max(run.end for run in runs)
     found = []
     for entry in of_game(published, runs):
         count = int(np.searchsorted(entry.frames, end, side="right"))

@@ -6,23 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from actors.environments.atari_games import BY_NAME, human_normalised_score
-from scripts.report.runs import Run
+from scripts.report.runs import RETURN, Run
 from scripts.report.scores import final_score
 
 _POINTS = 50  # of a curve
 SHORTFALL = 0.005  # of its frames, that a finished run may lack
 
 
-def curve(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and values [N] of a metric, where it was known."""
-    points = [(m["frames"], m[key]) for m in run.metrics if m.get(key) is not None]
-    frames, values = np.asarray(points, float).reshape(-1, 2).T
-    return frames, values
-
-
 def at(run: Run, key: str, grid: np.ndarray) -> np.ndarray:
     """A metric at frame counts [F]; NaN before it is first known."""
-    frames, values = curve(run, key)
+    frames, values = run.curve(key)
     if not len(frames):
         return np.full(len(grid), np.nan)
     return np.interp(grid, frames, values, left=np.nan)
@@ -35,7 +28,7 @@ def frame_grid(total: int) -> np.ndarray:
 
 def final_return(run: Run, total: int) -> float:
     """The mean raw training return of the last twentieth of the run."""
-    return final_score(*curve(run, "episode_return"), total)
+    return final_score(*run.curve(RETURN), total)
 
 
 def return_at(run: Run, frames: int) -> float:
@@ -43,7 +36,7 @@ def return_at(run: Run, frames: int) -> float:
 
     Between lines that are farther apart than that twentieth, what lies between their returns.
     """
-    where, returns = curve(run, "episode_return")
+    where, returns = run.curve(RETURN)
     until = where <= (1 + SHORTFALL) * frames
     mean = final_score(where[until], returns[until], frames)
     if math.isfinite(mean) or not until.any():
@@ -71,6 +64,6 @@ def scores_over_time(
     """Normalised training returns [S, F] of each game; 0 (random play) before an episode ended."""
     found = []
     for game in games:
-        returns = np.stack([at(run, "episode_return", grid) for run in runs[game]])
+        returns = np.stack([at(run, RETURN, grid) for run in runs[game]])
         found.append(np.nan_to_num(np.vectorize(normalised)(game, returns), nan=0.0))
     return found

@@ -1,8 +1,9 @@
-"""Reading run folders: what `bmg report` knows of a run."""
+"""Reading run folders: what `bmg report` knows of a run.
 
-import json
-import os
-from collections.abc import Iterable
+Shapes: `S` seeds, `N` points.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,19 +11,19 @@ import numpy as np
 
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, completed, flat, read_file
-from configs.schema import operational_keys
 from learner.reading import (
+    METRICS,
     Unreadable,
     is_count,
     is_number,
     printable,
     read_evaluation,
+    read_evaluation_of_tasks,
     read_metrics,
     read_summary,
 )
 from learner.run_folder import SEEDS
 
-_CURVES = ("metrics.jsonl", SEEDS)  # of which a run folder has one at least
 _MOST_LINES = 2_000  # of a run's metrics; a figure shows no more, and a sweep has 171 long runs
 # Of a configuration, what reports calculate with; each may also be null.
 _COUNTS = (
@@ -31,19 +32,30 @@ _COUNTS = (
 )
 _MOST_OF_PLUGINS = 12  # hyper-parameters, of which each is a panel of a figure
 _LONGEST_NAME = 100  # characters; a figure's legend and a file's name have no room for more
-# What may differ between runs that are averaged, as if they were seeds of one: where they ran, what
-# they wrote, and how far they went, which the report says.
-_NOT_OF_THE_SETTING = ("seed", "total_frames", *operational_keys())
+_MOST_FRAMES = 2**53  # what a double counts exactly
+_LARGEST = 1e30  # reward of a point
+# Curves of seeds.npz beside those of groups of names: the reward of a point, the mean return of the
+# episodes that ended in it, and of Q(lambda) that learns its epsilon how often actions changed.
+REWARD, RETURN, CHANGES = "reward", "episode_return", "greedy_changes"
+META, VALIDATION = "meta/", "validation/"  # learned hyper-parameters; how new tasks are known
 
 
 class Run(NamedTuple):
-    """What a run folder says."""
+    """What a run folder says.
+
+    A point of `metrics.jsonl` is a line, which tells of the one seed's last 100 episodes; a point
+    of `seeds.npz` holds what happened since the point before it.
+    """
 
     path: Path
-    metrics: list[dict[str, Any]]  # evenly chosen lines, the last one among them
-    summary: dict[str, Any]
-    evaluations: list[dict[str, Any]]
     config: dict[str, Any]  # flat, completed; today's schema may not know all keys
+    summary: dict[str, Any]
+    seeds: list[Any]  # [S]; None where nothing says which
+    frames: np.ndarray  # [N] of each seed at the end of each point
+    curves: dict[str, np.ndarray]  # [S, N] by name; NaN where unknown
+    seconds: np.ndarray  # [N] of training, of all seeds together; NaN where unknown
+    evaluations: list[dict[str, Any]]
+    together: bool  # of several seeds in one program: it is of a `seeds.npz`
     faults: tuple[str, ...] = ()  # what of its files cannot be read, and is left out
 
     @property
@@ -55,6 +67,11 @@ class Run(NamedTuple):
     def suite(self) -> str:
         """Where the game comes from."""
         return shown(self.protocol.get("suite", self.config.get("env.suite")))
+
+    @property
+    def of_tasks(self) -> bool:
+        """Whether it is of few-shot learning, whose frames are tasks."""
+        return self.config.get("env.suite") == "few_shot"
 
     @property
     def sticky_actions(self) -> float:
@@ -69,7 +86,12 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """Of its configuration, or of its variant in a sweep."""
-        return shown(self.summary.get("name", self.path.name))
+        return shown(self.summary.get("name", self.config.get("name", self.path.name)))
+
+    @property
+    def algorithm(self) -> str:
+        """What learned."""
+        return shown(self.summary.get("algorithm", self.config.get("agent.algorithm")))
 
     @property
     def folder(self) -> str:
@@ -78,13 +100,13 @@ class Run(NamedTuple):
 
     @property
     def seed(self) -> Any:
-        """None where no summary was written."""
-        return self.summary.get("seed", self.config.get("seed"))
+        """The first, or only one."""
+        return self.seeds[0]
 
     @property
-    def frames(self) -> int:
-        """How far it got."""
-        return self.metrics[-1]["frames"]
+    def end(self) -> int:
+        """Frames that it got to."""
+        return int(self.frames[-1])
 
     @property
     def total_frames(self) -> int:
@@ -99,35 +121,50 @@ class Run(NamedTuple):
         return int(self.config.get("learner.schedule_frames") or self.total_frames)
 
     @property
+    def status(self) -> str:
+        """What its summary says."""
+        return self.summary.get("status", "unfinished")
+
+    @property
     def finished(self) -> bool:
         """Whether it got there."""
-        return self.summary.get("status") == "finished"
+        return self.status == "finished"
 
-    def setting(self, *, with_game: bool) -> str:
-        """Runs of the same may be averaged: the configuration but for its seed."""
-        left_out = _NOT_OF_THE_SETTING if with_game else (*_NOT_OF_THE_SETTING, "env.game")
-        kept = without(self.config, left_out)
-        return json.dumps(kept or str(self.path), sort_keys=True, default=str)
+    def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and values [N] of a metric of its first seed, where it was known."""
+        values = self.curves.get(key, np.full((1, len(self.frames)), np.nan))[0]
+        known = ~np.isnan(values)
+        return self.frames[known], values[known]
 
+    def last(self, key: str) -> float | None:
+        """A metric of its first seed at its end; None if it was not known then."""
+        value = self.curves.get(key, np.full((1, 1), np.nan))[0, -1]
+        return None if np.isnan(value) else float(value)
 
-def without(config: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
-    """A flat configuration without some keys and groups."""
-    names = tuple(left_out)
-    groups = tuple(f"{name}." for name in names)
-    return {k: v for k, v in config.items() if k not in names and not k.startswith(groups)}
+    def is_copy_of(self, other: "Run") -> bool:
+        """Whether it tells the same, as a copied folder does, or a run that is repeatable."""
+        ours, theirs = (
+            {name: values for name, values in run.curves.items() if _is_curve(name)}
+            for run in (self, other)
+        )
+        return (
+            np.array_equal(self.frames, other.frames)
+            and ours.keys() == theirs.keys()
+            and all(np.array_equal(ours[n], theirs[n], equal_nan=True) for n in ours)
+        )
 
 
 def learned_in(runs: Iterable[Run]) -> list[str]:
     """Hyper-parameters that runs have learned or replayed; of those of their plugins a dozen."""
     runs = list(runs)
-    logged = {key for run in runs for key in run.metrics[-1]}
+    logged = {key for run in runs for key in run.curves}
     of_runs = [run.config.get("meta.learned") for run in runs]
     named = dict.fromkeys(
         str(name) for names in of_runs if isinstance(names, list) for name in names
     )
     theirs = [n for n in named if n.isidentifier() and shown(n) == n and n not in HYPERPARAMETERS]
-    there = [name for name in HYPERPARAMETERS if f"meta/{name}" in logged]
-    return there + [n for n in theirs if f"meta/{n}" in logged][:_MOST_OF_PLUGINS]
+    there = [name for name in HYPERPARAMETERS if META + name in logged]
+    return there + [n for n in theirs if META + n in logged][:_MOST_OF_PLUGINS]
 
 
 def shown(value: Any) -> str:
@@ -136,38 +173,78 @@ def shown(value: Any) -> str:
 
 
 def read_run(path: Path) -> Run:
-    """Reads a run folder.
+    """Reads a run folder, of one seed or of several.
 
     Raises:
-        ConfigError: it holds no metrics, or its configuration is damaged.
+        ConfigError: it holds no curves yet, or they or its configuration are damaged.
     """
-    if not (path / "metrics.jsonl").is_file():
+    together = (path / SEEDS).is_file()
+    if not together and not (path / METRICS).is_file():
         raise ConfigError(f"{path} holds no run (no metrics.jsonl); give run folders")
-    metrics, faults = read_metrics(path, _MOST_LINES)
-    if not metrics or not metrics[-1]["frames"]:
-        reason = f"{path / 'metrics.jsonl'} is empty: the run has logged nothing yet"
-        raise ConfigError(faults[0] if faults else reason)
+    config, faults = _config(path, required=together)
+    lines, unread = read_metrics(path, _MOST_LINES)
     summary, more = read_summary(path)
-    faults += more
-    evaluations = []
+    if together:
+        of_tasks = config.get("env.suite") == "few_shot"
+        seeds, frames, curves = _curves_of_seeds(path, of_tasks)
+        seconds = _clock(lines, frames)
+    elif lines and lines[-1]["frames"]:
+        of_tasks, seeds = False, [summary.get("seed", config.get("seed"))]
+        frames = np.array([line["frames"] for line in lines])
+        curves = {name: values[None] for name, values in columns(lines).items()}
+        seconds = curves.get("seconds", np.full((1, len(lines)), np.nan))[0]
+    else:
+        reason = f"{path / METRICS} is empty: the run has logged nothing yet"
+        raise ConfigError(unread[0] if unread else reason)
+    evaluations, unusable = _evaluations(path, of_tasks)
+    every = (*unread, *more, *unusable, *faults)
+    return Run(path, config, summary, seeds, frames, curves, seconds, evaluations, together, every)
+
+
+def columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Each number [N] of the lines of metrics.jsonl, NaN in lines that have none."""
+    names = dict.fromkeys(name for line in lines for name, x in line.items() if is_number(x))
+    values = ([line.get(name) for line in lines] for name in names)
+    known = ([x if is_number(x) else np.nan for x in of_name] for of_name in values)
+    return {name: np.array(of_name, float) for name, of_name in zip(names, known, strict=True)}
+
+
+def _clock(lines: list[dict[str, Any]], frames: np.ndarray) -> np.ndarray:
+    """Seconds of training [N] at some frames, without the compilation at its start.
+
+    The first line's stretch is taken to last as long as the others of its length.
+    """
+    known = [(line["frames"], s) for line in lines if is_number(s := line.get("seconds"))]
+    if not known:
+        return np.full(len(frames), np.nan)
+    at, seconds = np.array([(0.0, 0.0), *known], float).T
+    if len(known) > 2:
+        paces = np.diff(seconds)[1:] / np.maximum(np.diff(at)[1:], 1.0)
+        seconds[1:] += np.median(paces) * at[1] - seconds[1]
+    return np.interp(frames, at, seconds)
+
+
+def _evaluations(path: Path, of_tasks: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    found, faults = [], []
     for file in sorted(path.glob("evaluation*.json")):
         try:
-            evaluations.append(read_evaluation(file))
+            found.append((read_evaluation_of_tasks if of_tasks else read_evaluation)(file))
         except FileNotFoundError:  # a link that leads nowhere
             continue
         except Unreadable as error:
             faults.append(str(error))
-    config, more = read_config(path) if (path / "config.yaml").exists() else ({}, [])
-    return Run(path, metrics, summary, evaluations, config, (*faults, *more))
+    return found, faults
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+def _config(path: Path, *, required: bool) -> tuple[dict[str, Any], list[str]]:
     """A run's configuration, flat and completed, and what of it had to be left out.
 
     Raises:
-        ConfigError: it is not there, or damaged.
+        ConfigError: it is damaged, or not there and required.
     """
     file = path / "config.yaml"
+    if not required and not file.exists():
+        return {}, []
     try:
         known = completed({})
         content = flat(read_file(str(file), "configuration"))
@@ -199,45 +276,51 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
         raise ConfigError(f"{file} cannot be read: it is damaged or empty") from None
 
 
-def find_runs(paths: list[Path]) -> list[Path]:
-    """The run folders that are given, or lie in folders that are given.
+def _curves_of_seeds(
+    path: Path, of_tasks: bool
+) -> tuple[list[int], np.ndarray, dict[str, np.ndarray]]:
+    """Seeds [S], frames [N] and curves [S, N] of a run folder's seeds.npz.
 
     Raises:
-        ConfigError: there is none in one of them.
+        ConfigError: it is missing, damaged or empty.
     """
-    found: list[Path] = []
-    for path in paths:
-        if any(os.path.isfile(path / name) for name in _CURVES):
-            found.append(path)
-            continue
-        names = _CURVES if os.path.isdir(path) else ()
-        inside = sorted(file.parent for name in names for file in path.rglob(name))
-        # The copy of a schedule that a run replays is part of that run.
-        inside = [run for run in inside if run.name != "hyperparameters_from"]
-        if not inside:
-            raise ConfigError(f"{path} holds no run (no metrics.jsonl); give run folders")
-        found += inside
-    return list(dict.fromkeys(found))
+    arrays = read_curves(path)
+    if fault := _fault(arrays, f"{VALIDATION}query_loss_after_" if of_tasks else REWARD):
+        raise ConfigError(f"{path / SEEDS} {fault}")
+    seeds, frames = arrays.pop("seeds"), arrays.pop("frames")
+    known = {name: np.asarray(x, np.float64) for name, x in arrays.items() if _is_curve(name)}
+    return seeds.tolist(), frames, {shown(name): values for name, values in known.items()}
 
 
-def planned_trials(paths: list[Path]) -> tuple[list[Path], list[str]]:
-    """Run folders of the trials that sweeps in or just above these folders should have.
+def _is_curve(name: str) -> bool:
+    return name in (REWARD, CHANGES, RETURN) or name.startswith((META, VALIDATION))
 
-    Returns:
-        The folders, and which plans cannot be read.
+
+def _fault(arrays: dict[str, np.ndarray], needed: str) -> str | None:
+    """What is wrong with the content of a seeds.npz, if anything is.
+
+    Args:
+        arrays: by name.
+        needed: how the name of a curve begins that has to be there.
     """
-    files = [file for path in paths for file in path.rglob("sweep.yaml")]
-    files += [path.parent / "sweep.yaml" for path in paths]
-    planned: list[Path] = []
-    faults: list[str] = []
-    for file in {file.absolute() for file in files if file.is_file()}:
-        try:
-            trials = read_file(str(file), "sweep").get("trials") or {}
-        except ConfigError as error:
-            faults.append(str(error))
-            continue
-        if isinstance(trials, dict):
-            planned += [file.parent / str(name) for name in trials]
-        else:
-            faults.append(f"{file} names no trials: it is damaged")
-    return planned, faults
+    if any(name in arrays and not arrays[name].size for name in ("frames", "seeds")):
+        return "is empty: the run has logged no point yet"
+    for beginning in ("frames", "seeds", needed):
+        if not any(name.startswith(beginning) for name in arrays):
+            return f"is damaged: it lacks {beginning}"
+    frames, seeds = arrays["frames"], arrays["seeds"]
+    if frames.ndim != 1 or seeds.ndim != 1:
+        return "is damaged: frames and seeds must have one dimension"
+    shape = len(seeds), len(frames)
+    for name, values in arrays.items():
+        if values.dtype.kind not in ("iu" if name in ("frames", "seeds") else "iuf"):
+            return f"is damaged: {name} holds no numbers"
+        if _is_curve(name) and values.shape != shape:
+            return f"is damaged: {name} has shape {values.shape}, not {shape} (seeds, points)"
+    if frames[0] <= 0 or (frames[1:] <= frames[:-1]).any() or frames[-1] > _MOST_FRAMES:
+        return "is damaged: frames do not increase"
+    if len(np.unique(seeds)) < len(seeds):
+        return "is damaged: a seed stands in it twice"
+    # NaN compares as false.
+    known = (np.abs(arrays.get(REWARD, np.zeros(1))) < _LARGEST).all()
+    return None if known else "is damaged: reward is not finite"

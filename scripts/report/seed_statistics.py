@@ -3,20 +3,12 @@
 Shapes: `S` seeds, `N` points, `B` bins. A point holds what happened since the point before it.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import stats
 
+from scripts.report.scores import Estimate
+
 _BINS_OF_A_PERIOD = (100, 50, 25, 20, 10, 5, 4, 2, 1)
-
-
-class Interval(NamedTuple):
-    """A mean over seeds and its 95% t-interval, which is NaN where there is one seed."""
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
 
 
 def spacing(frames: np.ndarray) -> float:
@@ -24,8 +16,11 @@ def spacing(frames: np.ndarray) -> float:
     return float(np.median(np.diff(frames, prepend=0)))
 
 
-def mean_interval(values: np.ndarray) -> Interval:
-    """Mean over the first axis with its 95% t-interval; seeds that are not finite are left out."""
+def mean_interval(values: np.ndarray) -> Estimate:
+    """Mean over the first axis with its 95% t-interval; seeds that are not finite are left out.
+
+    The interval is NaN where there is one seed.
+    """
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     count = known.sum(0)
@@ -36,7 +31,7 @@ def mean_interval(values: np.ndarray) -> Interval:
     freedom = np.maximum(count - 1, 1)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
     half = np.where(count > 1, half, np.nan)
-    return Interval(mean, mean - half, mean + half)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def cumulative(reward: np.ndarray) -> np.ndarray:
@@ -104,7 +99,7 @@ def last_periods(ends: list[int], spacings: list[float], period: int) -> np.ndar
 
 def mean_over_swaps(binned: np.ndarray) -> np.ndarray:
     """The mean over swaps [S, B] of what followed each of them [S, swaps, B]; NaN is left out."""
-    return mean_interval(np.moveaxis(binned, 1, 0)).mean
+    return mean_interval(np.moveaxis(binned, 1, 0)).value
 
 
 def rise_after_swap(
@@ -131,5 +126,5 @@ def rise_after_swap(
         if before > 0 and after > before and swap + period / 2 <= frames[-1]:
             peak = np.fmax.reduce(values[:, before:after], axis=1)  # fmax passes NaN over
             rises.append(peak.astype(np.float64) - values[:, before - 1])
-    mean = float(mean_interval(np.concatenate(rises)).mean) if rises else np.nan
+    mean = float(mean_interval(np.concatenate(rises)).value) if rises else np.nan
     return mean if np.isfinite(mean) else None

@@ -13,6 +13,7 @@ from scripts.report.seed_statistics import (
     swap_steps,
 )
 from scripts.report.sensitivity import final_returns
+from scripts.report.tables import rounded
 
 # Total reward after 10M steps with swaps every 100,000, where a collection places all anew: mean,
 # standard deviation over 10 seeds, and of what. Luketina et al., CoLLAs 2022, table 1.
@@ -31,6 +32,7 @@ _PUBLISHED_WITHOUT_CONTEXT = {
 _SOURCE = "published total (std): Luketina et al. 2022"
 _PUBLISHED_FRAMES, _PUBLISHED_PERIOD, _PUBLISHED_RESPAWN = 10_000_000, 100_000, "all"
 
+_MILLION = 1e6
 _OF_EPISODES = ("episode return, last 10%", "95% low of it", "95% high of it")
 
 
@@ -64,7 +66,7 @@ def _row(group: Group) -> dict[str, Any]:
         "epsilon": fixed if explores == "epsilon" else None,
         "seeds": len(total),
         "steps": int(end),
-        "total reward": _number(interval.mean),
+        "total reward": _number(interval.value),
         "95% low": _number(interval.low),
         "95% high": _number(interval.high),
         "total reward std": _number(total.std(ddof=1)) if len(total) > 1 else None,
@@ -81,7 +83,7 @@ def _last_returns(group: Group) -> tuple[float | None, float | None, float | Non
     if group.episode_return is None:
         return None, None, None
     interval = mean_interval(final_returns(group))
-    return _number(interval.mean), _number(interval.low), _number(interval.high)
+    return _number(interval.value), _number(interval.low), _number(interval.high)
 
 
 def _rise(group: Group) -> float | str | None:
@@ -121,9 +123,7 @@ def _published(group: Group) -> str | None:
 
 def _number(value: Any) -> float | None:
     """Four decimals, of which large numbers keep none."""
-    if not np.isfinite(value):
-        return None
-    return round(float(value)) if abs(value) >= 1_000 else round(float(value), 4)
+    return round(float(value)) if 1_000 <= abs(value) < np.inf else rounded(value, 4)
 
 
 def totals(group: Group, end: float) -> np.ndarray:
@@ -136,3 +136,8 @@ def inner_and_bootstrap_steps(group: Group) -> tuple[Any, Any]:
     if not group.meta:
         return None, None
     return group.setting("meta.inner_steps"), group.setting("meta.bootstrap_steps")
+
+
+def reward_unit(largest: float) -> tuple[float, str]:
+    """What rewards are divided by in figures, and how that is called."""
+    return (_MILLION, " (millions)") if largest >= _MILLION / 10 else (1.0, "")

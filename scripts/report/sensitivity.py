@@ -1,12 +1,11 @@
 """How much an agent depends on the value that a hyper-parameter starts from."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.report.figures import MARKERS, WIDTH, line_style, pyplot, save
+from scripts.report.figures import draw_points, new_figure, span
 from scripts.report.scores import Estimate, aggregate
 from scripts.report.seed_runs import Group
 from scripts.report.seed_statistics import binned_means
@@ -92,25 +91,15 @@ def _values(groups: list[Group], key: str) -> list[float]:
     return sorted({float(v) for v in given if type(v) in (int, float)})
 
 
-def draw_sensitivity(sensitivity: Sensitivity, stem: Path) -> None:
+def draw_sensitivity(sensitivity: Sensitivity) -> Any:
     """Final return against the starting value, a line for each algorithm."""
     key, lines = sensitivity.key, sensitivity.lines
     values = sorted({value for points in lines.values() for value in points})
     wide = values[0] > 0 and values[-1] / values[0] >= _WIDE
-    figure, axes = pyplot().subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    figure, ((axes,),) = new_figure(3.6)
     for index, (algorithm, points) in enumerate(lines.items()):
-        value, low, high = (
-            np.array([getattr(p, f) for p in points.values()]) for f in Estimate._fields
-        )
-        axes.errorbar(
-            list(points) if wide else [values.index(v) for v in points],
-            value,
-            yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)],
-            marker=MARKERS[index % len(MARKERS)],
-            capsize=3,
-            label=algorithm,
-            **line_style(index),
-        )
+        x = list(points) if wide else [values.index(v) for v in points]
+        draw_points(axes, x, list(points.values()), algorithm, index)
     if wide:
         axes.set_xscale("log")
     axes.set_xticks(values if wide else range(len(values)), [f"{v:g}" for v in values])
@@ -118,12 +107,11 @@ def draw_sensitivity(sensitivity: Sensitivity, stem: Path) -> None:
     axes.set_xlabel(f"{key}: fixed, or where learning starts")
     axes.set_ylabel("final return / best of its game")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    runs = " to ".join(str(n) for n in (sensitivity.seeds[0], sensitivity.seeds[-1]))
-    runs = runs if len(sensitivity.seeds) > 1 else str(sensitivity.seeds[0])
+    runs = span(sensitivity.seeds)
     games = "one game" if sensitivity.games == 1 else f"{sensitivity.games} games"
     axes.set_title(f"interquartile mean and 95% interval, {runs} runs of {games} each", fontsize=9)
     axes.legend(handlelength=3.5)
-    save(figure, stem)
+    return figure
 
 
 def sensitivity_rows(every: list[Sensitivity]) -> list[dict[str, Any]]:

@@ -2,9 +2,12 @@
 
 import csv
 import html
+import math
 import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from learner.reading import printable
 
@@ -61,6 +64,16 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rounded(value: Any, digits: int = 2) -> float | None:
+    """A number as tables show it; None where it is unknown."""
+    return round(float(value), digits) if value is not None and math.isfinite(value) else None
+
+
 def percent(value: Any) -> str:
     """A share, as tables and figures show it."""
     return f"{100 * float(value):.1f}%"
+
+
+def spread(values: np.ndarray) -> float | None:
+    """Standard deviation over runs [S], of several."""
+    return rounded(values.std(ddof=1)) if len(values) > 1 else None

@@ -10,8 +10,9 @@ from PIL import Image
 from configs.load import ConfigError, dump, load, named_configs
 from scripts.check import all_faults, check
 from scripts.few_shot import build_few_shot_learner, build_tasks
-from scripts.report.few_shot import TaskRun, final, reached
+from scripts.report.few_shot import final, measure, reached
 from scripts.report.report import report
+from scripts.report.runs import Run
 
 FEW_SHOT = [name for name in named_configs() if name.startswith("few_shot/")]
 REFUSED = [
@@ -148,13 +149,13 @@ def run_of(losses, algorithm="maml"):
     tasks = 25.0 * np.arange(1, losses.shape[1] + 1)
     config = {"meta.inner_steps": 1, "learner.batch_size": 25, "agent.algorithm": algorithm}
     curves = {"validation/query_loss_after_1": losses, "validation/query_loss_after_10": losses}
-    return TaskRun(None, config, "finished", tasks, tasks / 5, curves, {})
+    return Run(None, config, {}, list(range(len(losses))), tasks, curves, tasks / 5, [], True)
 
 
 def test_where_a_run_is_as_good_as_a_level():
     """By the mean of all seeds over the last five points."""
     run = run_of([[8, 6, 4, 2, 2, 2, 2, 2, 2, 0], [8, 6, 4, 2, 2, 2, 2, 2, 2, 2]])
-    assert run.measure == "validation/query_loss_after_1"
+    assert measure(run) == "validation/query_loss_after_1"
     np.testing.assert_array_equal(final(run), [0, 2])
     assert reached(run, 4.4) == 4  # (8 + 6 + 4 + 2 + 2) / 5
     assert reached(run, 2.0) == 7

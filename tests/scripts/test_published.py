@@ -10,8 +10,10 @@ import pytest
 from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError, frames_of
 from scripts.report import scores
-from scripts.report.common_frames import write_common_frames
+from scripts.report.common_frames import report_common_frames
 from scripts.report.comparison import compare
+from scripts.report.figures import pyplot
+from scripts.report.html import Section
 from scripts.report.published_agents import drawn, read_published
 from scripts.report.report import report
 from scripts.report.runs import read_run
@@ -43,24 +45,20 @@ def _write(folder, algorithm, game, seed, final, *, total, reached=1.0, **option
 @pytest.fixture
 def texts(monkeypatch):
     """The texts of each figure that is saved, by its name."""
-    from scripts.report import game_figures
-    from scripts.report import report as report_module
-    from scripts.report.figures import pyplot
-
     found = {}
 
-    def keep(figure, stem):
+    def keep(section, figure, name):
+        if figure is None:
+            return
         legends = [*figure.legends, *(a.legend_ for a in figure.axes if a.legend_)]
-        found[stem.name] = {
+        found[name] = {
             "titles": [legend.get_title().get_text() for legend in legends],
             "labels": [text.get_text() for legend in legends for text in legend.get_texts()],
             "ends": [max(line.get_xdata()) for line in figure.axes[0].lines],
         }
-        figure.savefig(f"{stem}.png", dpi=40)  # other tests look at the files; this is faster
-        pyplot().close(figure)
+        pyplot().close(figure)  # other tests look at the files; this is faster
 
-    monkeypatch.setattr(game_figures, "save", keep)
-    monkeypatch.setattr(report_module, "save", keep)
+    monkeypatch.setattr(Section, "figure", keep)
     return found
 
 
@@ -121,9 +119,10 @@ def test_frames_choose_where_runs_are_compared_and_atari_5_has_its_own_name(tmp_
         note.endswith("left out of the table at common frames: other (5,000,000)")
         for note in comparison.notes
     )
-    tables, files = write_common_frames(comparison, read_published(None), tmp_path, "")
-    assert files == ["common_frames.md", "common_frames.csv", "atari_5.md", "atari_5.csv"]
-    assert tables[1][0].startswith("Atari-5's score at 20,000,000 frames")
+    section = Section(tmp_path, "title")
+    report_common_frames(section, comparison, read_published(None))
+    assert section.files == ["common_frames.md", "common_frames.csv", "atari_5.md", "atari_5.csv"]
+    assert section.tables[1][0].startswith("Atari-5's score at 20,000,000 frames")
     rows = _rows(tmp_path / "common_frames.csv")
     assert {row["agent"] for row in rows if row["source"] == "these runs"} == {"bmg"}
     assert {row["game"] for row in rows} == {*scores.ATARI_5, "pong"}

@@ -16,7 +16,10 @@ import yaml
 
 from actors.environments.atari_games import BY_NAME, GAMES
 from configs.load import ConfigError
+from scripts.report.figures import line_style, pyplot
+from scripts.report.learning_curves import Line, draw_hyperparameters
 from scripts.report.report import report
+from scripts.report.runs import read_run
 from tests.scripts.synthetic_runs import write_run
 from tests.system.command import ROOT
 
@@ -83,6 +86,12 @@ def test_all_figures_of_a_comparison(tmp_path):
     ):
         for kind in ("png", "pdf"):
             assert (tmp_path / "out" / f"{stem}.{kind}").stat().st_size > 5_000, stem
+    differing = {
+        row["key"]: (row["bmg"], row["stacx"]) for row in _rows(tmp_path / "out/differences.csv")
+    }
+    assert differing["agent.algorithm"] == ("bmg", "stacx")
+    assert differing["meta.matching"] == ("kl_value", "l2")
+    assert "env.game" not in differing
     agents = {row["agent"] for row in _rows(tmp_path / "out/aggregates.csv")}
     assert {"stacx", "bmg", "IMPALA deep, published, 200M frames"} <= agents
 
@@ -148,11 +157,16 @@ def test_what_is_missing_is_said_and_left_out(tmp_path, capsys):
     assert "mixed versions of jax" in page
 
 
-def test_two_runs_of_one_seed_are_refused(tmp_path):
-    write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
-    write_run(tmp_path / "b", "bmg", "pong", 1, 3.0)
-    with pytest.raises(ConfigError, match=r"one setting, game and seed \(1\)"):
-        _report(tmp_path / "a", tmp_path / "b", out=tmp_path / "out")
+def test_two_runs_of_one_seed_are_two_samples_and_a_copy_is_none(tmp_path, capsys):
+    for name, final in (("a", 3.0), ("b", 5.0), ("copy", 3.0)):
+        write_run(tmp_path / "runs" / name, "bmg", "pong", 1, final)
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    (row,) = _rows(tmp_path / "out/games.csv")
+    assert (row["seeds"], row["return"], row["each seed"]) == ("2", "4.0", "3 5")
+    assert _rows(tmp_path / "out/common_frames.csv")[0]["seeds"] == "2"
+    said = capsys.readouterr().out
+    assert "of one setting, game and seed, each run is a sample: a and b" in said
+    assert f"copies left out: {tmp_path}/runs/copy of {tmp_path}/runs/a" in said
 
 
 @pytest.mark.ci
@@ -199,7 +213,10 @@ def test_runs_without_returns_are_said_and_not_drawn_as_zero(tmp_path, capsys):
             (folder / "metrics.jsonl").write_text(text)
     _report(tmp_path / "runs", out=tmp_path / "out")
     assert "1 run without a return in the last twentieth" in capsys.readouterr().out
-    assert _rows(tmp_path / "out/aggregates.csv")[0]["seeds"] == "1"
+    row = _rows(tmp_path / "out/aggregates.csv")[0]
+    assert (row["seeds"], row["algorithm"]) == ("1", "bmg")
+    assert "to" not in row["median"]  # of one seed there is no interval
+    assert not (tmp_path / "out/performance_profiles.png").exists()  # nor a profile of one game
     (tmp_path / "runs/0/metrics.jsonl").write_text(
         re.sub(r'"episode_return": [^,]*', '"episode_return": null', _metrics(tmp_path / "runs/0"))
     )
@@ -228,6 +245,20 @@ def test_evaluations_count_each_run_once_and_keep_protocols_apart(tmp_path):
     assert found == [("1000", "0.0", "1", "2.0"), ("1000", "0.25", "1", "7.0")]
 
 
+def test_auxiliary_heads_stand_in_the_legend(tmp_path):
+    write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
+    run = read_run(tmp_path / "a")
+    heads = {f"meta/auxiliary_{n}/discount": run.curves["meta/discount"] for n in (1, 2)}
+    for of_heads, labels in (({}, ["bmg"]), (heads, ["bmg", "auxiliary heads"])):
+        line = Line("bmg", [run._replace(curves=run.curves | of_heads)], line_style(0))
+        figure = draw_hyperparameters([line])
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == labels
+        drawn = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+        assert len(drawn) == 1 + len(of_heads)
+        pyplot().close(figure)
+
+
 def test_half_a_line_is_passed_over(tmp_path):
     write_run(tmp_path / "a", "bmg", "pong", 1, 3.0)
     with (tmp_path / "a/metrics.jsonl").open("a") as file:
@@ -246,10 +277,19 @@ def test_the_page_in_a_browser(tmp_path):
     alone.mkdir()
     page = (tmp_path / "out/index.html").read_text()
     look = """<script>addEventListener("load", () => {
+      const scores = [...document.querySelectorAll("table")].find(
+        table => table.textContent.includes("each seed"));
+      const head = [...scores.querySelectorAll("th")].find(th => th.textContent == "return");
+      const returns = () => [...scores.rows].slice(1).map(
+        row => parseFloat(row.cells[head.cellIndex].textContent));
+      head.click();
+      const largest_first = returns();
+      head.click();
       const pictures = [...document.images], page = document.documentElement;
       document.title = JSON.stringify({pictures: pictures.length,
         drawn: pictures.filter(p => p.complete && p.naturalWidth > 300).length,
         tables: document.querySelectorAll("table").length,
+        largest_first, smallest_first: returns(),
         fits: page.scrollWidth <= page.clientWidth});
     })</script></body>"""
     (alone / "page.html").write_text(page.replace("</body>", look))
@@ -267,6 +307,10 @@ def test_the_page_in_a_browser(tmp_path):
     assert found["pictures"] == found["drawn"] >= 7
     assert found["tables"] >= 3
     assert found["fits"]
+    assert len(found["largest_first"]) == 4
+    assert found["largest_first"] == sorted(found["largest_first"], reverse=True)
+    assert found["smallest_first"] == sorted(found["largest_first"])
+    assert ">200,000,000<" in page
 
 
 @pytest.mark.slow

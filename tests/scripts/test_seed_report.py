@@ -10,9 +10,10 @@ import yaml
 from scipy import stats
 
 from configs.load import ConfigError
+from scripts.report.bootstrap_steps import draw_bootstrap_steps
 from scripts.report.report import report
-from scripts.report.seed_report import draw_bootstrap_steps
-from scripts.report.seed_runs import pool, read
+from scripts.report.runs import read_run
+from scripts.report.seed_runs import pool
 from scripts.report.seed_statistics import (
     bin_size,
     binned_means,
@@ -99,7 +100,7 @@ def run_report(*paths, out):
 def test_interval_by_hand():
     interval = mean_interval(np.array([[1.0], [2.0], [3.0]]))
     half = 4.302652729749464 / np.sqrt(3)  # t of 2 degrees of freedom; the deviation is 1
-    np.testing.assert_allclose(interval.mean, [2.0])
+    np.testing.assert_allclose(interval.value, [2.0])
     np.testing.assert_allclose(interval.low, [2.0 - half])
     np.testing.assert_allclose(interval.high, [2.0 + half])
 
@@ -119,9 +120,9 @@ def test_interval_leaves_out_what_is_not_finite():
     interval, four = mean_interval(holed), mean_interval(values[:4])
     np.testing.assert_allclose(interval.low[0], mean_interval(values).low[0])
     np.testing.assert_allclose(interval.low[1], four.low[1])
-    np.testing.assert_allclose(interval.mean[2], values[0, 2])
+    np.testing.assert_allclose(interval.value[2], values[0, 2])
     assert np.isnan([interval.low[2], interval.high[2]]).all()  # of one seed nothing is known
-    assert np.isnan(mean_interval(np.full((2, 1), np.nan)).mean).all()
+    assert np.isnan(mean_interval(np.full((2, 1), np.nan)).value).all()
 
 
 def test_bins_against_single_steps():
@@ -208,7 +209,7 @@ def test_folders_of_one_setting_are_pooled(tmp_path):
         learner__devices=0,
         logging__every_seconds=1.0,
     )
-    (group,) = pool([read(one), read(two)])
+    (group,) = pool([read_run(one), read_run(two)])
     assert (group.label, group.status) == ("grid", "finished")
     np.testing.assert_allclose(group.reward, reward, rtol=1e-6)
     (row,) = table_rows([group])
@@ -229,21 +230,29 @@ def test_other_points_of_the_same_setting_are_put_on_the_coarser_ones(tmp_path):
     coarse_reward = reward.reshape(2, 20, 3).sum(2)
     coarse_meta = {"entropy_cost": coarse_reward / 3}
     coarse = make_run(tmp_path / "b", coarse_reward, first=2, spacing=300, meta=coarse_meta)
-    (group,) = pool([read(fine), read(coarse)])
+    (group,) = pool([read_run(fine), read_run(coarse)])
     assert len(group.frames) == 20
     np.testing.assert_allclose(group.reward[:2], group.reward[2:], rtol=1e-5)
     meta = group.meta["entropy_cost"]
     np.testing.assert_allclose(meta[:2], meta[2:], rtol=1e-5)
 
 
-def test_a_seed_twice_is_refused(tmp_path):
-    one = make_run(tmp_path / "a", noise(3, 20))
-    two = make_run(tmp_path / "b", noise(3, 20), first=2)
-    with pytest.raises(ConfigError, match="seed 2 is in both") as error:
-        run_report(one, two, out=tmp_path / "out")
-    assert str(one) in str(error.value)
-    assert str(two) in str(error.value)
-    assert not (tmp_path / "out").exists()
+def test_a_seed_twice_is_two_samples_but_for_a_copy(tmp_path):
+    reward = noise(3, 20)
+    one = make_run(tmp_path / "a", reward)
+    copied = make_run(tmp_path / "b", reward[2:], first=2)
+    again = make_run(tmp_path / "c", reward[:1] + 1.0, first=2)
+    (group,) = pool([read_run(run) for run in (one, copied, again)])
+    np.testing.assert_allclose(group.reward, [*reward, reward[0] + 1.0], rtol=1e-6)
+    assert group.status == "finished; copies of seeds 2 left out; each run of seeds 2 is a sample"
+
+
+def test_a_shorter_repetition_does_not_cut_the_longer_run(tmp_path):
+    long = make_run(tmp_path / "long", noise(3, 60))
+    short = make_run(tmp_path / "short", noise(2, 20, of=1), first=1)
+    (group,) = pool([read_run(run) for run in (short, long)])
+    assert (len(group.reward), group.frames[-1]) == (3, 6_000)
+    assert group.status == f"finished; left out, as others of its seeds go farther: {short}"
 
 
 def test_an_unfinished_run_is_said(tmp_path, capsys):
@@ -256,37 +265,37 @@ def test_an_unfinished_run_is_said(tmp_path, capsys):
     (row,) = table(tmp_path / "out")
     assert row["steps"] == "4500"
     assert row["status"] == f"only to 4,500 of 6,000 steps: {part} is interrupted"
-    assert f"grid: {row['status']}" in capsys.readouterr().out.splitlines()
+    assert f"note: grid: {row['status']}" in capsys.readouterr().out.splitlines()
     assert float(row["total reward"]) == pytest.approx(reward[:, :45].sum(1).mean(), abs=0.06)
 
 
 def test_other_ends_are_said(tmp_path):
     runs = [make_run(tmp_path / "a", noise(2, 60)), make_run(tmp_path / "b", noise(2, 30), first=2)]
-    (group,) = pool([read(run) for run in runs])
+    (group,) = pool([read_run(run) for run in runs])
     assert group.status == f"only to 3,000 of 6,000 steps: {tmp_path / 'b'} ends there"
     cut = make_run(tmp_path / "c", noise(2, 30), total_frames=6_000)
-    (group,) = pool([read(cut)])
+    (group,) = pool([read_run(cut)])
     assert group.status == f"only to 3,000 of 6,000 steps: {cut} lacks its end"
     meta = np.ones((2, 30))
     meta[1, 3] = np.nan
-    (group,) = pool([read(make_run(tmp_path / "d", noise(2, 30), meta={"epsilon": meta}))])
+    (group,) = pool([read_run(make_run(tmp_path / "d", noise(2, 30), meta={"epsilon": meta}))])
     assert group.status == "finished; epsilon is not always finite in 1 of 2 seeds"
 
 
 def test_greedy_changes_are_pooled_where_all_runs_have_them(tmp_path):
     changes = np.random.default_rng(0).random((2, 60))
     keys = {"meta": {"epsilon": np.full((2, 60), 0.1)}, "agent__algorithm": "q_lambda_bmg"}
-    one = read(make_run(tmp_path / "a", noise(2, 60), changes=changes, **keys))
-    two = read(make_run(tmp_path / "b", noise(2, 60), first=2, changes=1 - changes, **keys))
+    one = read_run(make_run(tmp_path / "a", noise(2, 60), changes=changes, **keys))
+    two = read_run(make_run(tmp_path / "b", noise(2, 60), first=2, changes=1 - changes, **keys))
     (group,) = pool([one, two])
     np.testing.assert_allclose(group.greedy_changes, [*changes, *(1 - changes)], rtol=1e-6)
     assert group.meta.keys() == {"epsilon"}
     keys["meta"] = {"epsilon": np.full((2, 20), 0.1)}
     coarse = changes.reshape(2, 20, 3).mean(2)
     thin = make_run(tmp_path / "c", noise(2, 20), first=4, spacing=300, changes=coarse, **keys)
-    (group,) = pool([one, read(thin)])
+    (group,) = pool([one, read_run(thin)])
     np.testing.assert_allclose(group.greedy_changes, [*coarse, *coarse], rtol=1e-5)
-    (group,) = pool([one, read(make_run(tmp_path / "d", noise(2, 20), first=6, **keys))])
+    (group,) = pool([one, read_run(make_run(tmp_path / "d", noise(2, 20), first=6, **keys))])
     assert group.greedy_changes is None  # of a version that did not keep them
 
 
@@ -298,7 +307,7 @@ def test_labels_say_what_differs(tmp_path):
         {"name": "plain", "meta__bootstrap_steps": 1},
     ]
     runs = [
-        read(make_run(tmp_path / str(index), noise(2, 20), meta=meta, **keys))
+        read_run(make_run(tmp_path / str(index), noise(2, 20), meta=meta, **keys))
         for index, keys in enumerate(settings)
     ]
     labels = [group.label for group in pool(runs)]
@@ -374,7 +383,7 @@ def test_seeds_of_before_and_after_a_key_was_added_are_pooled(tmp_path):
     before = make_run(tmp_path / "a", reward[:1])
     after = make_run(tmp_path / "b", reward[1:], first=1, env__collection_discount=1.0)
     other = make_run(tmp_path / "c", reward[:1], env__collection_discount=0.0)
-    one, two = pool([read(run) for run in (before, after, other)])
+    one, two = pool([read_run(run) for run in (before, after, other)])
     assert (one.label, two.label) == (
         "grid (collection_discount=1)",
         "grid (collection_discount=0)",
@@ -400,12 +409,10 @@ def test_bootstrap_steps_only_where_they_differ(tmp_path):
         make_run(tmp_path / f"fixed{k}", noise(2, 20), name=f"fixed{k}", meta__inner_steps=k)
         for k in (1, 3)
     ]
-    groups = [read(run) for run in (one, other_rate, mg, *fixed)]
-    assert not draw_bootstrap_steps(pool(groups), tmp_path / "drawn")
-    assert not (tmp_path / "drawn.png").exists()
+    groups = [read_run(run) for run in (one, other_rate, mg, *fixed)]
+    assert draw_bootstrap_steps(pool(groups)) is None
     other_k = make_run(tmp_path / "d", noise(2, 20), meta=meta, name="d", meta__inner_steps=3)
-    assert draw_bootstrap_steps(pool([*groups, read(other_k)]), tmp_path / "drawn")
-    assert (tmp_path / "drawn.png").exists()
+    assert draw_bootstrap_steps(pool([*groups, read_run(other_k)])) is not None
 
 
 PUBLISHED = "published total (std): Luketina et al. 2022"
@@ -413,7 +420,7 @@ PUBLISHED = "published total (std): Luketina et al. 2022"
 
 def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
     runs = _agents(tmp_path, spacing=125_000, env__swap_period=100_000, env__respawn="all")
-    rows = table_rows(pool([read(run) for run in runs]))
+    rows = table_rows(pool([read_run(run) for run in runs]))
     assert {row["group"]: row[PUBLISHED] for row in rows} == {
         "actor_critic": "1240000 (90000), best fixed entropy cost",
         "mg": "1580000 (60000), reward context",
@@ -426,7 +433,7 @@ def test_published_totals_stand_beside_runs_like_theirs(tmp_path):
 def test_published_totals_without_context_stand_beside_runs_without_it(tmp_path):
     world = {"env__swap_period": 100_000, "env__respawn": "all", "meta__context_length": 0}
     runs = _agents(tmp_path, spacing=125_000, **world)
-    rows = table_rows(pool([read(run) for run in runs]))
+    rows = table_rows(pool([read_run(run) for run in runs]))
     assert {row["group"]: row[PUBLISHED] for row in rows} == {
         "actor_critic": "1240000 (90000), best fixed entropy cost",  # it has no context anyway
         "mg": "1290000 (80000), no context",
@@ -458,7 +465,7 @@ def test_published_totals_stand_beside_no_others(tmp_path, points, keys):
     if "env" not in keys:
         keys = {"env__swap_period": 100_000, "env__respawn": "all"} | keys
     run = make_run(tmp_path / "a", noise(2, points), spacing=125_000, **keys)
-    (row,) = table_rows(pool([read(run)]))
+    (row,) = table_rows(pool([read_run(run)]))
     assert PUBLISHED not in row
 
 
@@ -518,6 +525,25 @@ def test_beside_runs_of_one_seed(tmp_path):
     assert table(tmp_path / "out", "seeds_table")[0]["group"] == "grid"
     assert (tmp_path / "out/curve.png").exists()
     assert (tmp_path / "out/cumulative_reward.png").exists()
+
+
+def test_both_kinds_of_folders_are_read_alike(tmp_path):
+    (tmp_path / "one").mkdir()
+    lines = [{"frames": 10, "episode_return": None}, {"frames": 20, "episode_return": 3.0}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "one/metrics.jsonl").write_text(text)
+    one = read_run(tmp_path / "one")
+    np.testing.assert_array_equal(one.curves["episode_return"], [[np.nan, 3.0]])
+    frames, values = one.curve("episode_return")
+    assert (frames.tolist(), values.tolist(), one.last("episode_return")) == ([20], [3.0], 3.0)
+    assert one.curve("meta/epsilon")[0].size == 0
+    assert one.last("seconds") is None
+    epsilon = np.full((3, 5), 0.1)
+    several = read_run(make_run(tmp_path / "three", noise(3, 5), meta={"epsilon": epsilon}))
+    assert several.curves.keys() == {"reward", "meta/epsilon"}
+    assert (one.end, several.end, several.seeds) == (20, 500, [0, 1, 2])
+    assert {values.shape for values in several.curves.values()} == {(3, 5)}
+    assert (one.together, several.together) == (False, True)
 
 
 # Damage.

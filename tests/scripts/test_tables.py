@@ -1,8 +1,10 @@
 """Tables of reports hold texts of strangers, which neither a page nor a spreadsheet may obey."""
 
 import csv
+import html
 import re
 
+from scripts.report.html import Section, write_page
 from scripts.report.tables import write_tables
 
 HOSTILE = ["<script>alert(1)</script>", '=cmd("x")', "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "a|b\nc"]
@@ -33,3 +35,22 @@ def test_numbers_stay_numbers(tmp_path):
     assert [row["text"] for row in found] == numbers
     assert {row["value"] for row in found} == {"-1.5"}
     assert "| -1.5 | -12.00 +- 3.00 |" in (tmp_path / "table.md").read_text()
+
+
+def test_columns_of_a_page_are_those_that_tell_rows_apart(tmp_path):
+    section = Section(tmp_path, "title")
+    same = {f"same {i}": 1_000 + i for i in range(12)} | {"<b>": "<i>"}
+    rows = [
+        {"run": name, "empty": None, **same, "score": 1234.5 * i} for i, name in enumerate("ab")
+    ]
+    section.table("of two", rows, "two")
+    section.table("of one", rows[:1], "one")
+    write_page(tmp_path, "page", [section])
+    page = (tmp_path / "index.html").read_text()
+    of_two, of_one = page.split("<h3>")[1:3]
+    assert re.findall(r"<th>(.*?)</th>", of_two) == ["run", "score"]
+    assert "In all rows: same 0: 1,000; same 1: 1,001; " in of_two
+    assert ">1,234.5</td>" in of_two
+    assert re.findall(r"<th>(.*?)</th>", of_one) == ["run", *map(html.escape, same), "score"]
+    assert "; &lt;b&gt;: &lt;i&gt;</p>" in of_two
+    assert (tmp_path / "two.csv").read_text().startswith("run,empty,same 0,")  # as it was
