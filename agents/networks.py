@@ -104,12 +104,12 @@ class _PatchConv(hk.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         height, width, inputs = x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
         init = hk.initializers.TruncatedNormal((9 * inputs) ** -0.5)
-        w = hk.get_parameter("w", (3, 3, inputs, self._channels), init=init)
+        w = hk.get_parameter("w", (3, 3, inputs, self._channels), x.dtype, init=init)
         shifted = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
         y = jnp.concatenate(shifted, axis=-1) @ w.reshape(-1, self._channels)
         if not self._bias:
             return y
-        b = hk.get_parameter("b", (self._channels,), init=jnp.zeros)
+        b = hk.get_parameter("b", (self._channels,), x.dtype, init=jnp.zeros)
         return y + jnp.broadcast_to(b, y.shape)
 
 
@@ -122,8 +122,8 @@ class _BatchNorm(hk.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
-        scale = hk.get_parameter("scale", (channels,), init=jnp.ones)
-        offset = hk.get_parameter("offset", (channels,), init=jnp.zeros)
+        scale = hk.get_parameter("scale", (channels,), x.dtype, init=jnp.ones)
+        offset = hk.get_parameter("offset", (channels,), x.dtype, init=jnp.zeros)
         axes = tuple(range(x.ndim - 1))
         centred = x - jnp.mean(x, axes, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
