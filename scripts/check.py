@@ -5,11 +5,9 @@ import functools
 import importlib.util
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from actors.environments import atari_games
 from actors.environments.suites import SUITES
 from actors.environments.vector import EnvironmentSpec
 from actors.ray_address import ask_head
@@ -18,6 +16,7 @@ from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
 from configs.names import TABLES, added
 from configs.schema import Config, EnvironmentConfig
+from scripts.check_game import check_game
 from scripts.check_on_device import check_on_policy, check_playing
 
 _log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def say_without_effect(keys: Mapping[str, str]) -> None:
 
 def faults_of_game(config: Config) -> list[str]:
     """Those of `env` alone."""
-    return _faults(config, (_check_game,))
+    return _faults(config, (check_game,))
 
 
 def _faults(config: Config, parts: Sequence[Callable[[Config], None]]) -> list[str]:
@@ -271,80 +270,6 @@ def _check_learned(config: Config) -> None:
             )
 
 
-def _check_game(config: Config) -> None:
-    env = config.env
-    suite = SUITES[env.suite]
-    _check_env_keys(env)
-    if env.suite != "atari" and config.evaluation.protocol != "training":
-        raise ConfigError(
-            f"evaluation.protocol={config.evaluation.protocol}: only env.suite=atari knows it; use "
-            "training"
-        )
-    if env.suite in ("atari", "gymnasium"):
-        _check_atari_id(env)
-    if env.suite == "atari" and env.game not in atari_games.BY_NAME:
-        raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")
-    if suite.games is not None and env.game not in suite.games:
-        games = ", ".join(map(repr, suite.games))
-        count = "one game" if len(suite.games) == 1 else f"{len(suite.games)} games"
-        raise ConfigError(f"env.game={env.game}: env.suite={env.suite} has {count}, {games}")
-
-
-def _check_env_keys(env: EnvironmentConfig) -> None:
-    """Refuses keys that act nowhere in the suite."""
-    known = SUITES[env.suite].keys
-    every = dict.fromkeys(key for suite in SUITES.values() for key in suite.keys)
-    for key in every:
-        default = EnvironmentConfig.model_fields[key].default
-        if key in known or key in _FRAMES or getattr(env, key) == default:
-            continue
-        suites = [name for name, suite in SUITES.items() if key in suite.keys]
-        raise ConfigError(
-            f"env.{key}={getattr(env, key)}: only env.suite={' and '.join(suites)} "
-            f"know{'s' if len(suites) == 1 else ''} it; leave it at {default}"
-        )
-    for key in _FRAMES:  # whose defaults are Atari's
-        if key not in known and getattr(env, key) != 1:
-            raise ConfigError(
-                f"env.{key}={getattr(env, key)}: must be 1 for env.suite={env.suite}, which skips "
-                "and stacks nothing"
-            )
-
-
-_FRAMES = ("frame_skip", "frame_stack")
-
-
-# Names under which Gymnasium has, or had, the games of ale-py.
-_ATARI_ID = re.compile(
-    r"(?P<ale>ALE/)?(?P<name>[A-Z][A-Za-z]*?)(?P<kind>-ram|NoFrameskip|Deterministic|)"
-    r"-v(?P<version>[0-9]+)"
-)
-
-
-def _check_atari_id(env: EnvironmentConfig) -> None:
-    """Refuses Gymnasium's name of an Atari game, with what to write.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    match = _ATARI_ID.fullmatch(env.game)
-    if match is None or (env.suite == "gymnasium" and not (match["ale"] or match["kind"])):
-        return
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
-    if name not in atari_games.BY_NAME:
-        return
-    write = f"env.game={name}" if env.suite == "atari" else f"env.suite=atari env.game={name}"
-    sticky = match["version"] in ("0", "5")  # the others repeat no action by chance
-    also = ", and env.sticky_actions=0.25 for sticky actions as there" if sticky else ""
-    raise ConfigError(f"env.game={env.game}: write {write}{also}")
-
-
-def _nearest_game(game: str) -> str:
-    matches = difflib.get_close_matches(game.lower(), atari_games.BY_NAME, n=1, cutoff=0.5)
-    hint = f"did you mean {matches[0]!r}? " if matches else ""
-    return f"{hint}(`bmg games` lists the 57)"
-
-
 @functools.cache  # a sweep asks for each of its trials
 def _unanswered(address: str) -> OSError | None:
     try:
@@ -380,7 +305,7 @@ def _check_few_shot(config: Config) -> None:
     (check_few_shot if config.is_few_shot else check_without_tasks)(config)
 
 
-_FIRST_CHECKS = (_check_game, _check_runtime, _check_algorithm)
+_FIRST_CHECKS = (check_game, _check_runtime, _check_algorithm)
 _CHECKS = (
     _check_learned,
     _check_wandb,

@@ -9,6 +9,8 @@ from typing import TextIO
 
 from learner.reading import printable
 
+_LONGEST_LINE = 300  # of a refusal: a screen or two; what goes beyond is a value that was given
+
 
 class OutputLost(Exception):
     """Standard output has not taken what the command was called for."""
@@ -21,6 +23,16 @@ class OutputLost(Exception):
 def say(line: str) -> None:
     """Prints one line at once; a terminal obeys nothing of it, such as the name of a folder."""
     print(printable(line, len(line)), flush=True)
+
+
+def complain(text: str, longest: int = _LONGEST_LINE) -> None:
+    """Writes one line to stderr, whatever a user's values hold; the middle of a long one is cut."""
+    line = " ".join(f"bmg: {text}".split())
+    line = printable(line, len(line))
+    if len(line) > longest:
+        half = (longest - 5) // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    print(line, file=sys.stderr)
 
 
 class _Descriptor(io.RawIOBase):

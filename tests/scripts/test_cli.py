@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from configs.load import ConfigError, load, named_configs, purpose
-from scripts import cli
+from scripts import cli, command_line
 from scripts.check import keys_without_effect
 from scripts.configs import configs
 from scripts.train import train
@@ -47,7 +47,7 @@ def test_paths_that_name_nothing(refused, option):
 
 def test_every_option_that_is_a_path_knows_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    parse = cli._parser().parse_args
+    parse = command_line._parser().parse_args
     home = f"{tmp_path}/x.mp4"
     assert parse(["train", "a", "--run-dir=~/x.mp4"]).run_dir == home
     assert parse(["sweep", "a", "--results=~/x.mp4"]).results == home
@@ -141,7 +141,7 @@ def test_keys_that_act_nowhere():
 )
 def test_what_stands_behind_resume(monkeypatch, words, config, overrides, run_dir, resume):
     monkeypatch.setattr(sys, "argv", ["bmg", "train", *words.split()])
-    options = cli._parse()
+    options = command_line.parse()
     assert options.config == config
     assert sorted(options.overrides) == sorted(overrides)
     assert (options.run_dir, options.resume) == (run_dir, resume)
@@ -160,7 +160,7 @@ def test_what_stands_behind_resume(monkeypatch, words, config, overrides, run_di
 def test_what_is_not_enough_to_train(monkeypatch, capsys, words, part):
     monkeypatch.setattr(sys, "argv", ["bmg", "train", *words.split()])
     with pytest.raises(SystemExit, match="2"):
-        cli._parse()
+        command_line.parse()
     (line,) = capsys.readouterr().err.splitlines()
     assert part in line
 

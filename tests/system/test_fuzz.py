@@ -12,7 +12,7 @@ from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError, ConfigErrors, dump, flat, load, named_configs
 from configs.schema import Config
 from configs.sweep import load_sweep, named_sweeps
-from scripts import cli
+from scripts import cli, command_line
 from scripts.check import check
 from scripts.sweep.plan import configurations
 
@@ -251,7 +251,7 @@ def test_sweeps(folder, monkeypatch, capsys):
 def _is_refused(arguments, capsys):
     """Whether nothing would start: the words are no command, or name nothing that is there."""
     try:
-        options = cli._parser().parse_known_args(arguments)[0]
+        options = command_line._parser().parse_known_args(arguments)[0]
     except SystemExit as end:
         capsys.readouterr()
         return end.code == 2
@@ -259,7 +259,7 @@ def _is_refused(arguments, capsys):
         return options.command not in ("configs", "games")
     if options.command == "train":
         try:
-            cli._settle_resume(cli._parser(), options)
+            command_line._settle_resume(command_line._parser(), options)
         except SystemExit:
             capsys.readouterr()
             return True
