@@ -154,6 +154,7 @@ def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(poo
     assert versions.count(7) >= 12 - 4  # four calls may have been outstanding when 7 was published
 
 
+@pytest.mark.ci
 def test_bytes_in_flight_are_bounded(pool):
     source = pool(max_bytes_in_flight=1)
     source.publish(PARAMS, 0)

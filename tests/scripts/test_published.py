@@ -158,6 +158,7 @@ def test_what_is_drawn_goes_as_far_as_the_runs(tmp_path):
     assert {entry.game for entry in every} == set(BY_NAME)
 
 
+@pytest.mark.ci
 def test_results_that_are_kept_can_be_drawn_again(tmp_path):
     """What stands in docs/results: configuration, thinned metrics, summary."""
     kept = [file.parent for file in (ROOT / "docs/results").rglob("metrics.jsonl")]

@@ -52,6 +52,7 @@ def test_a_run_in_a_folder_with_brackets_goes_on_by_what_its_checkpoint_says(tmp
     assert read_summary(there / "r")["frames"] >= 900
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "run",
     [
@@ -71,6 +72,7 @@ def test_a_step_that_is_too_long_leaves_a_good_checkpoint(tmp_path, run):
     _one_line(bmg(*run, "--run-dir", folder, "--resume"), 1, "finite")
 
 
+@pytest.mark.ci
 def test_meta_learning_that_dies_is_said_once_by_name(tmp_path):
     folder = tmp_path / "run"
     result = bmg(
@@ -118,6 +120,7 @@ def _fill(disk, leave=0):
         file.truncate(max(0, file.tell() - leave))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("leave", "options"),
     [
