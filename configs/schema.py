@@ -566,6 +566,11 @@ class Config(_Group):
         return self.env.suite == "few_shot"
 
     @property
+    def unit(self) -> str:
+        """What `total_frames` counts."""
+        return "tasks" if self.is_few_shot else "frames"
+
+    @property
     def learns(self) -> bool:
         """Whether hyper-parameters are learned in this run."""
         name = self.agent.algorithm

@@ -58,11 +58,17 @@ class Display(Protocol):
         ...
 
 
-def make_display(title: str, total_frames: int) -> Display:
-    """A live display on a terminal, else one line for each call."""
+def make_display(title: str, total_frames: int, unit: str = "frames") -> Display:
+    """A live display on a terminal, else one line for each call.
+
+    Args:
+        title: what runs, and where to.
+        total_frames: of the run.
+        unit: what those are; `tasks` in few-shot learning.
+    """
     if sys.stdout.isatty():
-        return _Live(title, total_frames)
-    return _Lines(title, total_frames)
+        return _Live(title, total_frames, unit)
+    return _Lines(title, total_frames, unit)
 
 
 class NoDisplay:
@@ -123,8 +129,8 @@ def _learned(metrics: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 class _Lines:
-    def __init__(self, title: str, total_frames: int) -> None:
-        self._title, self._total = title, total_frames
+    def __init__(self, title: str, total_frames: int, unit: str) -> None:
+        self._title, self._total, self._unit = title, total_frames, unit
         self._began, self._what = time.monotonic(), _starting
         self._recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=_RECENT_LINES)
         self._thread: threading.Thread | None = None
@@ -156,8 +162,8 @@ class _Lines:
 
     def _line(self, metrics: dict[str, Any]) -> str:
         return (
-            f"{self._elapsed()}  frames {metrics['frames']:,}/{self._total:,}"
-            f"  {metrics['frames_per_second']:,.0f} frames/s"
+            f"{self._elapsed()}  {self._unit} {metrics['frames']:,}/{self._total:,}"
+            f"  {metrics['frames_per_second']:,.0f} {self._unit}/s"
             f"  left {clock(seconds_left([*self._recent], self._total))}"
             f"  {self._success(metrics)}"
             f"  loss {number(metrics['loss/total'], 4)}"
@@ -216,7 +222,8 @@ def _of_actors(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 class _Live:
-    def __init__(self, title: str, total_frames: int) -> None:
+    def __init__(self, title: str, total_frames: int, unit: str) -> None:
+        self._unit = unit
         self._title = Text(printable(title, len(title)))  # of which brackets are no markup
         self._began, self._what = time.monotonic(), _starting
         self._total = total_frames
@@ -225,7 +232,7 @@ class _Live:
         self._moved: dict[str, str] = {}
         bar = TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn()
         self._progress = Progress(*bar)
-        self._task = self._progress.add_task(f"of {total_frames:,} frames", total=total_frames)
+        self._task = self._progress.add_task(f"of {total_frames:,} {unit}", total=total_frames)
         self._descriptor = sys.stdout.fileno()
         # Transient: what is refused should stand alone.
         self._live = Live(
@@ -259,8 +266,8 @@ class _Live:
     def _cells(self, elapsed: str) -> list[tuple[str, str]]:
         metrics = self._recent[-1]
         return [
-            ("frames", f"{metrics['frames']:,}"),
-            ("frames/s", number(metrics["frames_per_second"], 0)),
+            (self._unit, f"{metrics['frames']:,}"),
+            (f"{self._unit}/s", number(metrics["frames_per_second"], 0)),
             ("time left", clock(seconds_left([*self._recent], self._total))),
             ("elapsed", elapsed),
             ("learner updates", f"{metrics['learner_updates']:,}"),
@@ -314,7 +321,13 @@ def _kept(cells: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
 
 
 def _is_detail(name: str) -> bool:
-    return "/" in name and name not in ("frames/s", "reward/step", "loss/total", "meta/loss")
+    return "/" in name and name not in (
+        "frames/s",
+        "tasks/s",
+        "reward/step",
+        "loss/total",
+        "meta/loss",
+    )
 
 
 def _table(cells: Sequence[tuple[str, str]], pairs: int) -> Table:

@@ -76,8 +76,9 @@ def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> in
     title = f"{config.name}: {config.env.game} -> {path}"
     with contextlib.ExitStack() as stack:
         # Before all that takes seconds.
-        shown = not config.learner.process
-        display = make_display(title, config.total_frames) if shown else NoDisplay()
+        display = NoDisplay()
+        if not config.learner.process:
+            display = make_display(title, config.total_frames, config.unit)
         stack.enter_context(signals.undone(display.abandon))
         stack.enter_context(contextlib.closing(display))
         display.wait(lambda: "loading JAX")

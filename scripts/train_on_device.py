@@ -108,7 +108,7 @@ def run(
             save(state, progress)
         say(
             f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} "
-            f"{'tasks' if config.is_few_shot else 'frames'}, {progress.updates:,} updates each; "
+            f"{config.unit}, {progress.updates:,} updates each; "
             f"{path}"
         )
     return 0 if record.status == "finished" else stop.exit_status()

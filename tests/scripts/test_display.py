@@ -59,6 +59,14 @@ def test_the_time_left_is_told_once_it_means_something():
     assert seconds_left(steady, 2_000) == 0
 
 
+def test_tasks_are_called_tasks(capsys):
+    display = make_display("title", 1_000, "tasks")
+    of_tasks = {"frames_per_second": 250.0, "loss/total": 1.0, "validation/accuracy_before": 0.5}
+    display.show({**_line(2.0, 500), **of_tasks})
+    display.close()
+    assert "tasks 500/1,000  250 tasks/s" in capsys.readouterr().out
+
+
 def test_lines_say_what_a_run_waits_for(capsys):
     display = make_display("title", 1_000)
     display.wait(lambda: "loading")
