@@ -125,11 +125,7 @@ def own_step(settings: OptimizerSettings) -> TargetStep:
     """A step of the learner's own optimiser, with its second moments."""
     optimizer = make_optimizer(settings._replace(gradient_decay=0.0, adam_beta1=0.0))
 
-    def state(learner: Any) -> Any:
-        clip, moments, rate = _parts(learner.opt_state, settings)
-        return (*clip, moments, rate)
-
-    return TargetStep(optimizer, state)
+    return TargetStep(optimizer, lambda learner: _without_average(learner.opt_state, settings))
 
 
 def gradient_step(settings: OptimizerSettings) -> TargetStep:
@@ -137,8 +133,8 @@ def gradient_step(settings: OptimizerSettings) -> TargetStep:
     sgd = make_optimizer(settings._replace(name="sgd", gradient_decay=0.0))
 
     def state(learner: Any) -> Any:
-        clip, _, rate = _parts(learner.opt_state, settings)
-        return (*clip, optax.EmptyState(), rate)
+        *before, _, rate = _without_average(learner.opt_state, settings)
+        return (*before, optax.EmptyState(), rate)
 
     return TargetStep(sgd, state)
 
@@ -149,10 +145,10 @@ def constant_step(learning_rate: float) -> TargetStep:
     return TargetStep(sgd, lambda learner: sgd.init(learner.params))
 
 
-def _parts(opt_state: Any, settings: OptimizerSettings) -> tuple[tuple[Any, ...], Any, Any]:
-    """Of `make_optimizer`'s state: clipping (if any), the rule and the rate; no average before it.
+def _without_average(opt_state: Any, settings: OptimizerSettings) -> tuple[Any, ...]:
+    """`make_optimizer`'s state less that of an average of gradients, which stands before the rule.
 
     A schedule goes on from the learner's number of updates.
     """
     *before, rule, rate = opt_state
-    return tuple(before[:-1] if settings.gradient_decay else before), rule, rate
+    return (*(before[:-1] if settings.gradient_decay else before), rule, rate)

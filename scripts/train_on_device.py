@@ -108,7 +108,6 @@ def run(
             save(state, progress)
         say(
             f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} "
-            f"{config.unit}, {progress.updates:,} updates each; "
-            f"{path}"
+            f"{config.unit}, {progress.updates:,} updates each; {path}"
         )
     return 0 if record.status == "finished" else stop.exit_status()
