@@ -116,7 +116,7 @@ def load(path: Path, checkpoint: int | None, seed: int | None) -> Policy:
     """As `bmg.load_policy`."""
     require_run(path)
     config = on_this_machine(load_config(str(configuration_of(path))))
-    require_policy(config)
+    require_policy(config.agent.algorithm)
     first = config.seed
     if seed is not None and not first <= seed < first + config.seeds:
         raise ConfigError(

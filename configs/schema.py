@@ -165,6 +165,21 @@ class EnvironmentConfig(_Group):
         clip = 1.0 if given.get("suite", "atari") == "atari" else 0.0
         return {**given, "reward_clip": clip}
 
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether the agent plays between its updates, not before each step of the learner."""
+        return self.suite == "two_colours"
+
+    @property
+    def is_few_shot(self) -> bool:
+        """Whether there are tasks to learn instead of a game to play."""
+        return self.suite == "few_shot"
+
+    @property
+    def unit(self) -> str:
+        """What `total_frames` counts."""
+        return "tasks" if self.is_few_shot else "frames"
+
 
 def _keys_of_hyperparameters(
     base: type[BaseModel],
@@ -444,6 +459,11 @@ class ActorsConfig(_Group):
     """So many failures in a row in one place end the run with the actor's own error; each is
     followed by a longer pause. A process that dies, killed for example, counts for a third."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the environment is part of the learner's program, and there are no actors."""
+        return self.runtime == "on_device"
+
 
 class CheckpointConfig(_Group):
     """`checkpoint`: how often, and how many stay."""
@@ -551,24 +571,9 @@ class Config(_Group):
         return None if value is None else os.path.expanduser(value)
 
     @property
-    def runs_on_device(self) -> bool:
-        """Whether the environment is part of the learner's program, and there are no actors."""
-        return self.actors.runtime == "on_device"
-
-    @property
-    def is_on_policy(self) -> bool:
-        """Whether the agent plays between its updates, not before each step of the learner."""
-        return self.env.suite == "two_colours"
-
-    @property
-    def is_few_shot(self) -> bool:
-        """Whether there are tasks to learn instead of a game to play."""
-        return self.env.suite == "few_shot"
-
-    @property
-    def unit(self) -> str:
-        """What `total_frames` counts."""
-        return "tasks" if self.is_few_shot else "frames"
+    def all_seeds(self) -> range:
+        """Of the runs in this program."""
+        return range(self.seed, self.seed + self.seeds)
 
     @property
     def learns(self) -> bool:
@@ -585,7 +590,7 @@ class Config(_Group):
         if self.agent.algorithm.startswith("q_lambda"):
             return set(HYPERPARAMETERS) - {"epsilon"}
         of_vtrace = {"vtrace_lambda", "vtrace_leak", "vtrace_leak_rho", "vtrace_leak_c"}
-        return {"epsilon"} | (of_vtrace if self.is_on_policy else set())
+        return {"epsilon"} | (of_vtrace if self.env.is_on_policy else set())
 
     def hyperparameter_range(self, name: str) -> tuple[float, float]:
         """Where a learned hyper-parameter starts and what it stays below."""

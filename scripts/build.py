@@ -19,7 +19,7 @@ from agents.networks import Network, Params, check_observations, make_network
 from agents.off_policy import off_policy_parts
 from agents.trajectory import Trajectory, learner_view
 from configs.load import ConfigError
-from configs.schema import Config, LearnerConfig
+from configs.schema import Config, EnvironmentConfig, LearnerConfig
 from learner.experience import Composition, ExperienceSource, FromSource
 from learner.replay import Replay
 from learner.step import Learner, make_learner
@@ -51,8 +51,12 @@ class Agent(NamedTuple):
     initial_state: State
 
 
-def probe_environment(config: Config) -> Probe:
+def probe_environment(env: EnvironmentConfig, seed: int) -> Probe:
     """Makes one environment and asks it.
+
+    Args:
+        env: what it is.
+        seed: of its first reset.
 
     Raises:
         ConfigError: it cannot be made, or the agent cannot play it.
@@ -60,13 +64,13 @@ def probe_environment(config: Config) -> Probe:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the one line of a refusal should stand alone
-            environment = make_environment(environment_spec(config.env), 1, 1)
-            environment.reset(environment_seeds(config.seed, 0, 1))
+            environment = make_environment(environment_spec(env), 1, 1)
+            environment.reset(environment_seeds(seed, 0, 1))
     except EnvironmentRefused as error:
-        raise ConfigError(f"env.game={config.env.game}: {error}") from error
+        raise ConfigError(f"env.game={env.game}: {error}") from error
     except Exception as error:  # whatever a third party's environment raises in its first reset
         cause = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"env.game={config.env.game}: it cannot be reset: {cause}") from error
+        raise ConfigError(f"env.game={env.game}: it cannot be reset: {cause}") from error
     probe = Probe(
         environment.num_actions,
         environment.observation_shape,
@@ -104,21 +108,6 @@ def composition(config: Config) -> Composition:
     return Composition(steps, config.replay.unrolls, further)
 
 
-def build_replay(config: Config, starts: int) -> Replay | None:
-    """The replay, where anything is replayed; each start of a run draws other numbers."""
-    if not composition(config).needs_replay:
-        return None
-    return Replay(config.replay.max_bytes, (config.seed, starts, config.learner.process))
-
-
-def build_runtime(
-    config: Config, learner: Learner, source: ExperienceSource, replay: Replay | None
-) -> FromSource:
-    """The learner that learns from a source, as the configuration composes its batches."""
-    norm = config.learner.max_gradient_norm
-    return FromSource(learner, source, composition(config), replay, max_gradient_norm=norm)
-
-
 def check_network(network: str, probe: Probe, game: str) -> None:
     """Refuses observations that the network cannot take.
 
@@ -136,14 +125,13 @@ def check_network(network: str, probe: Probe, game: str) -> None:
         raise ConfigError(f"agent.network={network}: {error} (env.game={game})") from error
 
 
-def say_if_network_is_another(config: Config, probe: Probe) -> None:
+def say_if_network_is_another(name: str, probe: Probe, game: str) -> None:
     """Warns of a network for images, other than the default one, where there are none."""
-    name = config.agent.network
     if len(probe.observation_shape) == 1 and name in ("shallow_atari", "deep"):
         _log.warning(
             "bmg: agent.network=%s acts nowhere: observations of %s are vectors, for which it is "
             "agent.network=dense",
-            *(name, config.env.game),
+            *(name, game),
         )
 
 
@@ -190,7 +178,7 @@ def _require_step(config: Config, probe: Probe, algorithm: Algorithm) -> None:
             f"batches come: {plays[0]} and {plays[1]}"
         )
     state = jax.eval_shape(algorithm.init, jax.random.key(config.seed))
-    online, further = (_batches(config, probe, count) if count else None for count in takes)
+    online, further = (_batches(config.learner, probe, count) if count else None for count in takes)
     new, metrics = jax.eval_shape(algorithm.step, state, online, further)
     if jax.tree.map(_shape, new) != jax.tree.map(_shape, state):
         raise ConfigError(
@@ -206,9 +194,9 @@ def _shape(x: Any) -> tuple[Any, ...]:
     return x.shape, x.dtype
 
 
-def _batches(config: Config, probe: Probe, count: int) -> Trajectory:
+def _batches(learner: LearnerConfig, probe: Probe, count: int) -> Trajectory:
     """Shapes of so many batches of unrolls, [N, T, B, ...], as actors send them."""
-    steps, envs = config.learner.unroll_length, config.learner.batch_size
+    steps, envs = learner.unroll_length, learner.batch_size
     rows, shape = steps + 1, probe.observation_shape
     if probe.single_frames:
         rows, shape = steps + shape[-1], shape[:-1]
@@ -226,14 +214,39 @@ def _batches(config: Config, probe: Probe, count: int) -> Trajectory:
     )
 
 
-def unroll_bytes(config: Config, probe: Probe) -> int:
+def unroll_bytes(probe: Probe, unroll_length: int, envs: int) -> int:
     """Size of what one unroll call returns: its observations, which are nearly all of it."""
-    frames = config.learner.unroll_length + 1
+    frames = unroll_length + 1
     size = math.prod(probe.observation_shape) * np.dtype(probe.observation_dtype).itemsize
     if probe.single_frames:  # each frame once, and the rest of the first stack
         stack = probe.observation_shape[-1]
         frames, size = frames + stack - 1, size // stack
-    return config.actors.envs_per_actor * frames * size
+    return envs * frames * size
+
+
+class Playing(NamedTuple):
+    """Where a run's experience comes from, and the learner that learns from it."""
+
+    source: ExperienceSource  # to be closed
+    replay: Replay | None  # where anything is replayed
+    runtime: FromSource
+
+
+def start_playing(config: Config, agent: Agent, starts: int) -> Playing:
+    """Starts what plays, as `build_source` does, and composes its batches.
+
+    Args:
+        config: of the run.
+        agent: which plays and learns.
+        starts: how often the run was started before.
+    """
+    wanted, learner = composition(config), config.learner
+    source = build_source(config, agent.probe, starts)
+    seeds = config.seed, starts + 1, learner.process
+    replay = Replay(config.replay.max_bytes, seeds) if wanted.needs_replay else None
+    norm = learner.max_gradient_norm
+    runtime = FromSource(agent.learner, source, wanted, replay, max_gradient_norm=norm)
+    return Playing(source, replay, runtime)
 
 
 def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
@@ -266,7 +279,7 @@ def build_source(config: Config, probe: Probe, starts: int) -> ExperienceSource:
         unrolls_per_batch=unrolls_per_batch,
         unrolls_in_flight=actors.unrolls_in_flight,
         max_bytes_in_flight=actors.max_bytes_in_flight,
-        unroll_bytes=unroll_bytes(config, probe),
+        unroll_bytes=unroll_bytes(probe, config.learner.unroll_length, actors.envs_per_actor),
         max_policy_lag=actors.max_policy_lag * composition(config).online_batches,
         unroll_timeout_seconds=actors.unroll_timeout_seconds,
         max_failures=actors.max_failures,

@@ -5,7 +5,8 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.environments.suites import SUITES
@@ -15,7 +16,15 @@ from actors.ray_folder import ray_folder
 from agents.hyperparameters import HYPERPARAMETERS
 from configs.load import ConfigError, ConfigErrors
 from configs.names import TABLES, added
-from configs.schema import Config, EnvironmentConfig
+from configs.schema import (
+    ActorsConfig,
+    AgentConfig,
+    Config,
+    EnvironmentConfig,
+    LearnerConfig,
+    LoggingConfig,
+    ReplayConfig,
+)
 from scripts.check_game import check_game
 from scripts.check_on_device import check_on_policy, check_playing
 
@@ -52,14 +61,14 @@ def all_faults(config: Config) -> list[str]:
 
     What is wrong with the game or the algorithm comes alone: it would cause others.
     """
-    return _faults(config, _FIRST_CHECKS) or _faults(config, _CHECKS)
+    return _faults(_first_checks(config)) or _faults(_checks(config))
 
 
 def keys_without_effect(config: Config, overrides: Sequence[str]) -> dict[str, str]:
     """Keys that overrides set and that act nowhere in this run, and why."""
     keys = dict.fromkeys(override.partition("=")[0] for override in overrides)
     ignored: dict[str, str] = {}
-    if config.runs_on_device:
+    if config.actors.on_device:
         of_actors = [k for k in keys if k.startswith("actors.") and k != "actors.runtime"]
         ignored |= dict.fromkeys(of_actors, "actors.runtime=on_device has no actors")
     if not config.learns and config.agent.algorithm not in added("agent.algorithm"):
@@ -76,43 +85,70 @@ def say_without_effect(keys: Mapping[str, str]) -> None:
         _log.warning("bmg: %s acts nowhere: %s", key, why)
 
 
-def faults_of_game(config: Config) -> list[str]:
-    """Those of `env` alone."""
-    return _faults(config, (check_game,))
+def faults_of_game(env: EnvironmentConfig, protocol: str) -> list[str]:
+    """Those of `env` alone, and of the protocol of evaluations."""
+    return _faults([partial(check_game, env, protocol)])
 
 
-def _faults(config: Config, parts: Sequence[Callable[[Config], None]]) -> list[str]:
+# Raises `ConfigError` with one line.
+_Check = Callable[[], None]
+
+
+def _faults(checks: Iterable[_Check]) -> list[str]:
     faults: list[str] = []
-    for part in parts:
+    for check_part in checks:
         try:
-            part(config)
+            check_part()
         except ConfigError as error:
             faults.append(str(error))
     return faults
 
 
-def _check_wandb(config: Config) -> None:
-    if config.logging.wandb and importlib.util.find_spec("wandb") is None:
+def _first_checks(config: Config) -> Iterator[_Check]:
+    env, agent = config.env, config.agent
+    yield partial(check_game, env, config.evaluation.protocol)
+    yield partial(_check_runtime, env.suite, config.actors.runtime)
+    yield partial(_check_algorithm, agent, env)
+
+
+def _checks(config: Config) -> Iterator[_Check]:
+    from scripts.check_few_shot import check_few_shot, check_without_tasks
+
+    env, actors, learner, replay = config.env, config.actors, config.learner, config.replay
+    if not env.is_few_shot:  # which learns first weights
+        yield partial(_check_learned, config)
+    yield partial(_check_wandb, config.logging)
+    yield partial(_check_processes, learner, replay, actors)
+    if actors.on_device and not env.is_few_shot:  # which plays nowhere
+        yield partial(check_on_policy if env.is_on_policy else check_playing, config)
+    elif not env.is_few_shot:
+        part = config.part_of_process()
+        yield partial(_check_batch, part.learner, part.replay, actors.envs_per_actor)
+        yield partial(_check_actors, actors, config.seeds)
+    if config.new_unrolls > 0:  # else `_check_batch` refuses
+        yield partial(_check_schedule, config)
+    if env.is_few_shot:
+        yield partial(check_few_shot, config)
+    else:
+        yield partial(check_without_tasks, config.few_shot, env.suite)
+
+
+def _check_wandb(logging: LoggingConfig) -> None:
+    if logging.wandb and importlib.util.find_spec("wandb") is None:
         raise ConfigError("logging.wandb=true: install the extra: uv sync --extra wandb")
 
 
-def _check_where_it_plays(config: Config) -> None:
-    if config.is_few_shot:
-        return  # which plays nowhere
-    if config.runs_on_device:
-        (check_on_policy if config.is_on_policy else check_playing)(config)
-        return
-    _check_batch(config)
-    if config.seeds != 1:
+def _check_actors(actors: ActorsConfig, seeds: int) -> None:
+    if seeds != 1:
         raise ConfigError(
-            f"seeds={config.seeds}: several seeds in one program need actors.runtime=on_device; "
+            f"seeds={seeds}: several seeds in one program need actors.runtime=on_device; "
             "start a run for each seed"
         )
-    if config.actors.runtime == "ray":
-        _check_ray_address(config.actors.ray_address)
-    elif config.actors.device != "cpu":
+    if actors.runtime == "ray":
+        _check_ray_address(actors.ray_address)
+    elif actors.device != "cpu":
         raise ConfigError(
-            f"actors.device={config.actors.device}: needs actors.runtime=ray; in_process plays "
+            f"actors.device={actors.device}: needs actors.runtime=ray; in_process plays "
             "on the learner's own device"
         )
 
@@ -127,8 +163,6 @@ def _check_schedule(config: Config) -> None:
                 "leave it out, or use linear"
             )
         return
-    if config.new_unrolls < 1:
-        return  # which `_check_batch` refuses
     horizon = config.horizon
     if horizon < config.total_frames:
         raise ConfigError(
@@ -143,27 +177,23 @@ def _check_schedule(config: Config) -> None:
         )
 
 
-def _check_runtime(config: Config) -> None:
-    allowed, runtime = SUITES[config.env.suite].runtimes, config.actors.runtime
+def _check_runtime(suite: str, runtime: str) -> None:
+    allowed = SUITES[suite].runtimes
     if runtime not in allowed:
-        raise ConfigError(
-            f"actors.runtime={runtime}: env.suite={config.env.suite} has {', '.join(allowed)}"
-        )
+        raise ConfigError(f"actors.runtime={runtime}: env.suite={suite} has {', '.join(allowed)}")
 
 
-def _check_algorithm(config: Config) -> None:
-    everywhere, name = ("impala", "stacx", "bmg"), config.agent.algorithm
-    allowed = _ON_POLICY_ALGORITHMS if config.is_on_policy else everywhere
+def _check_algorithm(agent: AgentConfig, env: EnvironmentConfig) -> None:
+    everywhere, name, suite = ("impala", "stacx", "bmg"), agent.algorithm, env.suite
+    allowed = _ON_POLICY_ALGORITHMS if env.is_on_policy else everywhere
     allowed = (*allowed, *added("agent.algorithm"))
-    if config.is_few_shot:
+    if env.is_few_shot:
         allowed = (*TABLES["agent.algorithm"].of_tasks, "bmg")
     if name not in allowed:
-        raise ConfigError(
-            f"agent.algorithm={name}: env.suite={config.env.suite} has {', '.join(allowed)}"
-        )
-    network, suite = config.agent.network, config.env.suite
+        raise ConfigError(f"agent.algorithm={name}: env.suite={suite} has {', '.join(allowed)}")
+    network = agent.network
     few_shot_networks = TABLES["agent.network"].of_tasks
-    if config.is_few_shot != (network in few_shot_networks):
+    if env.is_few_shot != (network in few_shot_networks):
         raise ConfigError(
             f"agent.network={network}: env.suite=few_shot has "
             f"{' and '.join(few_shot_networks)}, and no other suite has them"
@@ -175,8 +205,7 @@ def _check_algorithm(config: Config) -> None:
         )
 
 
-def _check_processes(config: Config) -> None:
-    learner = config.learner
+def _check_processes(learner: LearnerConfig, replay: ReplayConfig, actors: ActorsConfig) -> None:
     if learner.process >= learner.processes:
         raise ConfigError(
             f"learner.process={learner.process}: must be less than learner.processes="
@@ -184,7 +213,7 @@ def _check_processes(config: Config) -> None:
         )
     if learner.processes == 1:
         return
-    if config.runs_on_device:
+    if actors.on_device:
         raise ConfigError(
             f"learner.processes={learner.processes}: actors.runtime=on_device runs in one "
             "process; give each its own seeds (seed, seeds)"
@@ -196,7 +225,7 @@ def _check_processes(config: Config) -> None:
         )
     for key, unrolls in (
         ("learner.batch_size", learner.batch_size),
-        ("replay.unrolls", config.replay.unrolls),
+        ("replay.unrolls", replay.unrolls),
     ):
         if unrolls % learner.processes:
             raise ConfigError(
@@ -205,31 +234,27 @@ def _check_processes(config: Config) -> None:
             )
 
 
-def _check_batch(config: Config) -> None:
-    config = config.part_of_process()
-    new, envs = config.new_unrolls, config.actors.envs_per_actor
+def _check_batch(learner: LearnerConfig, replay: ReplayConfig, envs: int) -> None:
+    """Refuses a learner process's part of a batch that its actors cannot fill."""
+    size, replayed = learner.batch_size, replay.unrolls
+    new = size - replayed
     if new <= 0:
         raise ConfigError(
-            f"replay.unrolls={config.replay.unrolls}: must be less than learner.batch_size="
-            f"{config.learner.batch_size}, of which they are a part"
+            f"replay.unrolls={replayed}: must be less than learner.batch_size={size}, of which "
+            "they are a part"
         )
     if new % envs:
         fits = next(n for n in range(envs, 0, -1) if new % n == 0)
-        size = max(1, round(new / envs)) * envs + config.replay.unrolls
-        replayed = (
-            f" beside replay.unrolls={config.replay.unrolls}" if config.replay.unrolls else ""
-        )
+        fitting = max(1, round(new / envs)) * envs + replayed
+        beside = f" beside replay.unrolls={replayed}" if replayed else ""
         raise ConfigError(
-            f"learner.batch_size={config.learner.batch_size}: actors.envs_per_actor={envs} cannot "
-            f"fill it{replayed}; it must be a multiple (try actors.envs_per_actor={fits} or "
-            f"learner.batch_size={size})"
+            f"learner.batch_size={size}: actors.envs_per_actor={envs} cannot fill it{beside}; it "
+            f"must be a multiple (try actors.envs_per_actor={fits} or learner.batch_size={fitting})"
         )
 
 
 def _check_learned(config: Config) -> None:
     """Refuses hyper-parameters that cannot be learned as asked."""
-    if config.is_few_shot:
-        return  # whose meta-parameters are weights; scripts/check_few_shot.py
     for name in config.meta.learned:
         if name not in HYPERPARAMETERS:
             close = difflib.get_close_matches(name, HYPERPARAMETERS, n=1, cutoff=0.5)
@@ -248,7 +273,7 @@ def _check_learned(config: Config) -> None:
     if not config.learns:
         return
     if not config.meta.learned:
-        plain = "actor_critic or q_lambda" if config.is_on_policy else "impala"
+        plain = "actor_critic or q_lambda" if config.env.is_on_policy else "impala"
         raise ConfigError(
             f"meta.learned=[]: agent.algorithm={config.agent.algorithm} has nothing to learn; name "
             f"hyper-parameters, or use agent.algorithm={plain}"
@@ -297,20 +322,3 @@ def _check_ray_address(address: str | None) -> None:
             f"actors.ray_address={address}: no Ray cluster answers there ({error}); start one with "
             "`ray start --head`, or leave the key out to use this machine"
         )
-
-
-def _check_few_shot(config: Config) -> None:
-    from scripts.check_few_shot import check_few_shot, check_without_tasks
-
-    (check_few_shot if config.is_few_shot else check_without_tasks)(config)
-
-
-_FIRST_CHECKS = (check_game, _check_runtime, _check_algorithm)
-_CHECKS = (
-    _check_learned,
-    _check_wandb,
-    _check_processes,
-    _check_where_it_plays,
-    _check_schedule,
-    _check_few_shot,
-)

@@ -8,6 +8,7 @@ from actors.tasks import image_folder
 from configs.load import ConfigError, flat
 from configs.schema import Config, FewShotConfig
 
+_HERE = "env.suite=few_shot"
 _SMALLEST_IMAGE = 16  # pixels a side, of which four halvings leave one
 _MATCHING = ("l2", "kl", "reverse_kl")
 _RATES = "learning_rate_scale"  # the hyper-parameter that may be learned, one for each layer
@@ -44,10 +45,18 @@ def check_few_shot(config: Config) -> None:
     Raises:
         ConfigError: one line.
     """
-    _check_keys(config)
+    values, learned = flat(config.model_dump(mode="json")), config.meta.learned
+    _check_keys(values, learned)
+    if learned:
+        start, upper = config.hyperparameter_range(_RATES)
+        if start > upper:
+            raise ConfigError(
+                f"agent.{_RATES}={start:g}: it is learned between 0 and {upper:g}; raise "
+                f"meta.upper.{_RATES}, or start lower"
+            )
     if config.meta.matching not in _MATCHING:
         raise ConfigError(
-            f"meta.matching={config.meta.matching}: env.suite=few_shot has {', '.join(_MATCHING)}"
+            f"meta.matching={config.meta.matching}: {_HERE} has {', '.join(_MATCHING)}"
         )
     few_shot, game = config.few_shot, config.env.game
     if game != "images":
@@ -70,30 +79,29 @@ def check_few_shot(config: Config) -> None:
             "nothing to tell apart"
         )
     if game == "images":
-        _check_images(config)
+        _check_images(few_shot, config.agent.network)
 
 
-def check_without_tasks(config: Config) -> None:
+def check_without_tasks(few_shot: FewShotConfig, suite: str) -> None:
     """Refuses `few_shot` keys where there are no tasks.
 
     Raises:
         ConfigError: one line.
     """
-    names = [*FewShotConfig.model_fields]
-    _require_defaults(config.few_shot, names, f"env.suite={config.env.suite}")
+    _require_defaults(few_shot, [*FewShotConfig.model_fields], f"env.suite={suite}")
 
 
-def check_classes(config: Config, counts: Mapping[str, Sequence[int]]) -> None:
+def check_classes(few_shot: FewShotConfig, counts: Mapping[str, Sequence[int]]) -> None:
     """Refuses tasks that are larger than a split.
 
     Args:
-        config: of the run.
+        few_shot: what a task is.
         counts: images of each class of each split.
 
     Raises:
         ConfigError: one line.
     """
-    ways, each = config.few_shot.ways, config.few_shot.shots + config.few_shot.queries
+    ways, each = few_shot.ways, few_shot.shots + few_shot.queries
     for split, of_classes in counts.items():
         if ways > len(of_classes):
             raise ConfigError(
@@ -102,34 +110,33 @@ def check_classes(config: Config, counts: Mapping[str, Sequence[int]]) -> None:
             )
         if each > min(of_classes):
             raise ConfigError(
-                f"few_shot.shots={config.few_shot.shots}: with few_shot.queries="
-                f"{config.few_shot.queries} a task takes {each} images of a class, and one in the "
+                f"few_shot.shots={few_shot.shots}: with few_shot.queries="
+                f"{few_shot.queries} a task takes {each} images of a class, and one in the "
                 f"split {split} has {min(of_classes)}; make them fewer"
             )
 
 
-def check_side(config: Config, side: int) -> None:
+def check_side(network: str, side: int) -> None:
     """Refuses images that are too small for the network.
 
     Raises:
         ConfigError: one line.
     """
-    if config.agent.network == "four_blocks" and side < _SMALLEST_IMAGE:
+    if network == "four_blocks" and side < _SMALLEST_IMAGE:
         raise ConfigError(
             f"agent.network=four_blocks: takes images of at least {_SMALLEST_IMAGE} pixels a side, "
             f"not {side}; raise few_shot.image_size, or use dense_40"
         )
 
 
-def _check_images(config: Config) -> None:
-    few_shot = config.few_shot
+def _check_images(few_shot: FewShotConfig, network: str) -> None:
     if few_shot.folder is None:
         raise ConfigError(
             "few_shot.folder=null: env.game=images needs the folder of the images, in "
             "SPLIT/CLASS/IMAGE"
         )
     if few_shot.image_size is not None:
-        check_side(config, few_shot.image_size)
+        check_side(network, few_shot.image_size)
     try:
         files = image_folder.listing(Path(few_shot.folder))
     except image_folder.BadImages as error:
@@ -138,36 +145,25 @@ def _check_images(config: Config) -> None:
         raise ConfigError(
             f"few_shot.folder={few_shot.folder}: cannot be read ({error.strerror})"
         ) from None
-    check_classes(config, {s: [*map(len, classes.values())] for s, classes in files.items()})
+    check_classes(few_shot, {s: [*map(len, classes.values())] for s, classes in files.items()})
 
 
-def _check_keys(config: Config) -> None:
-    values, defaults = (flat(c.model_dump(mode="json")) for c in (config, Config()))
+def _check_keys(values: Mapping[str, Any], learned: Sequence[str]) -> None:
+    """Refuses what acts nowhere, among all values of a configuration by dotted key."""
     for key, value in _REQUIRED.items():
         if values[key] != value:
-            raise ConfigError(
-                f"{key}={_text(values[key])}: must be {_text(value)} for {_here(config)}"
-            )
-    learned = set(config.meta.learned)
-    if learned - {_RATES}:
+            raise ConfigError(f"{key}={_text(values[key])}: must be {_text(value)} for {_HERE}")
+    if set(learned) - {_RATES}:
         raise ConfigError(
-            f"meta.learned={config.meta.learned}: {_here(config)} learns first weights; it may be "
+            f"meta.learned={learned}: {_HERE} learns first weights; it may be "
             f"[], or [{_RATES}] for a factor of the inner rate for each layer"
         )
+    defaults = flat(Config().model_dump(mode="json"))
     acting = (*_ACTING, *_REQUIRED, *(_OF_RATES if learned else ()))
     for key, value in values.items():
         acts = key in acting or key.split(".")[0] in acting
         if not acts and value != defaults[key]:
-            raise ConfigError(
-                f"{key}={_text(value)}: acts nowhere for {_here(config)}; leave it out"
-            )
-    if learned:
-        start, upper = config.hyperparameter_range(_RATES)
-        if start > upper:
-            raise ConfigError(
-                f"agent.{_RATES}={start:g}: it is learned between 0 and {upper:g}; raise "
-                f"meta.upper.{_RATES}, or start lower"
-            )
+            raise ConfigError(f"{key}={_text(value)}: acts nowhere for {_HERE}; leave it out")
 
 
 def _require_defaults(given: FewShotConfig, names: Sequence[str], where: str) -> None:
@@ -177,10 +173,6 @@ def _require_defaults(given: FewShotConfig, names: Sequence[str], where: str) ->
             raise ConfigError(
                 f"few_shot.{name}={_text(value)}: acts nowhere for {where}; leave it out"
             )
-
-
-def _here(config: Config) -> str:
-    return f"env.suite={config.env.suite}"
 
 
 def _text(value: Any) -> str:
@@ -203,4 +195,4 @@ def check_evaluation(policy: str, protocol: str | None, video: str | None, snaps
     }
     for option, is_given in given.items():
         if is_given:
-            raise ConfigError(f"{option}: env.suite=few_shot has tasks, and no game to play")
+            raise ConfigError(f"{option}: {_HERE} has tasks, and no game to play")

@@ -6,22 +6,24 @@ import re
 from actors.environments import atari_games
 from actors.environments.suites import SUITES
 from configs.load import ConfigError
-from configs.schema import Config, EnvironmentConfig
+from configs.schema import EnvironmentConfig
 
 
-def check_game(config: Config) -> None:
+def check_game(env: EnvironmentConfig, protocol: str) -> None:
     """Refuses games that the suite does not have, and keys that it does not know.
+
+    Args:
+        env: what is played.
+        protocol: of evaluations.
 
     Raises:
         ConfigError: one line.
     """
-    env = config.env
     suite = SUITES[env.suite]
     _check_env_keys(env)
-    if env.suite != "atari" and config.evaluation.protocol != "training":
+    if env.suite != "atari" and protocol != "training":
         raise ConfigError(
-            f"evaluation.protocol={config.evaluation.protocol}: only env.suite=atari knows it; use "
-            "training"
+            f"evaluation.protocol={protocol}: only env.suite=atari knows it; use training"
         )
     if env.suite in ("atari", "gymnasium"):
         _check_atari_id(env)

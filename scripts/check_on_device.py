@@ -1,10 +1,11 @@
 """Checks of runs whose environment is part of the learner's program."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from agents.hyperparameters import HYPERPARAMETERS
-from configs.load import ConfigError
+from configs.load import ConfigError, flat
 from configs.schema import ActorsConfig, Config
 
 
@@ -15,7 +16,8 @@ def check_playing(config: Config) -> None:
         ConfigError: one line.
     """
     meta = config.meta
-    _require(config, {"replay.unrolls": 0, "evaluation.every_frames": 0})
+    values = flat(config.model_dump(mode="json"))
+    _require({"replay.unrolls": 0, "evaluation.every_frames": 0}, values)
     if config.learns and meta.bootstrap_steps > 1 and not meta.keep_bootstrapped:
         raise ConfigError(
             f"meta.bootstrap_steps={meta.bootstrap_steps}: actors.runtime=on_device has no replay "
@@ -30,17 +32,14 @@ _NO_ACTORS: dict[str, Any] = {
 }
 
 
-def _require(config: Config, required: dict[str, Any]) -> None:
-    """Refuses values that a program which plays for itself would ignore."""
+def _require(required: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuses values, by dotted key, that a program which plays for itself would ignore."""
     for key, value in required.items():
-        given: Any = config
-        for part in key.split("."):
-            given = getattr(given, part)
-        if given != value:
+        if values[key] != value:
             raise ConfigError(
-                f"{key}={given}: must be {json.dumps(value)} for "
-                f"agent.algorithm={config.agent.algorithm} on env.suite={config.env.suite}, whose "
-                "environment runs in the learner's own program"
+                f"{key}={values[key]}: must be {json.dumps(value)} for "
+                f"agent.algorithm={values['agent.algorithm']} on env.suite={values['env.suite']}, "
+                "whose environment runs in the learner's own program"
             )
 
 
@@ -73,7 +72,7 @@ def check_on_policy(config: Config) -> None:
         ignored = [key for key in config.without_gradient if key != "epsilon"]
         required |= {f"agent.{key}": HYPERPARAMETERS[key].default for key in ignored}
         required |= {f"meta.outer.{key}": HYPERPARAMETERS[key].outer for key in ignored}
-    _require(config, required | _NO_ACTORS)
+    _require(required | _NO_ACTORS, flat(config.model_dump(mode="json")))
     if name == "q_lambda_bmg" and config.meta.bootstrap_steps < 2:
         raise ConfigError(
             f"meta.bootstrap_steps={config.meta.bootstrap_steps}: must be at least 2; "

@@ -25,7 +25,8 @@ def configs(source: str | None, overrides: list[str]) -> int:
     """
     if source is not None:
         config = config_load.load(source, overrides, plugins.import_all)
-        return _print(config, source, overrides)
+        _print(config.model_dump(mode="json"), source, overrides)
+        return 0
     table = Table.grid(padding=(0, 2))
     for name in config_load.named_configs():
         table.add_row(name, config_load.purpose(name))
@@ -35,7 +36,7 @@ def configs(source: str | None, overrides: list[str]) -> int:
 
 def print_plan(config: Config, source: str, overrides: list[str], path: Path | None) -> int:
     """Prints a configuration as `configs` does, and below it what would start."""
-    _print(config, source, overrides)
+    _print(config.model_dump(mode="json"), source, overrides)
     each = f"{config.seeds} seeds x " if config.seeds > 1 else ""
     updates = config.updates_of(config.total_frames)
     actors = config.actors
@@ -51,13 +52,12 @@ def print_plan(config: Config, source: str, overrides: list[str], path: Path | N
     return 0
 
 
-def _print(config: Config, source: str, overrides: list[str]) -> int:
+def _print(values: Mapping[str, Any], source: str, overrides: list[str]) -> None:
     given = config_load.sources(source, overrides)
-    name = config.agent.algorithm
+    name = values["agent"]["algorithm"]
     given |= {f"meta.{key}": f"agent.algorithm={name}" for key in MEANING.get(name, {})}
-    for line in _lines(config.model_dump(mode="json"), given, ""):
+    for line in _lines(values, given, ""):
         print(line)
-    return 0
 
 
 def _lines(values: Mapping[str, Any], given: Mapping[str, str], prefix: str) -> Iterator[str]:

@@ -47,9 +47,10 @@ def evaluate(
     import_all = functools.partial(plugins.import_all, say=True)
     config = load(str(path / "config.yaml"), (), import_all)
     check_same_run(config, path)
-    if config.is_few_shot:
+    if config.env.is_few_shot:
         check_evaluation(policy, protocol, video, snapshots)
-    _check_on_device(config, video, snapshots)
+    if config.actors.on_device:
+        _check_on_device(config.agent.algorithm, config.env.suite, video, snapshots)
     config = on_this_machine(config)
     protocol = protocol or config.evaluation.protocol
     evaluation = config.evaluation.model_copy(update={"protocol": protocol})
@@ -68,7 +69,7 @@ def evaluate(
 
     runtime.use_compilation_cache()
     jax_environment.require_device()
-    if config.is_few_shot:
+    if config.env.is_few_shot:
         from scripts.evaluate_few_shot import evaluate as evaluate_tasks
 
         return evaluate_tasks(path, config, seed, episodes)
@@ -82,27 +83,25 @@ def evaluate(
     return 0
 
 
-def require_policy(config: Config) -> None:
+def require_policy(algorithm: str) -> None:
     """Refuses a run whose agents do not act by a policy of their own.
 
     Raises:
         ConfigError: one line.
     """
-    if config.agent.algorithm.startswith("q_lambda"):
+    if algorithm.startswith("q_lambda"):
         raise ConfigError(
-            f"agent.algorithm={config.agent.algorithm}: its agents have no policy of their own to "
+            f"agent.algorithm={algorithm}: its agents have no policy of their own to "
             "evaluate; `bmg report` shows what they collected while they learned"
         )
 
 
-def _check_on_device(config: Config, video: str | None, snapshots: bool) -> None:
-    if not config.runs_on_device:
-        return
-    require_policy(config)
+def _check_on_device(algorithm: str, suite: str, video: str | None, snapshots: bool) -> None:
+    require_policy(algorithm)
     if snapshots:
         raise ConfigError("--snapshots: a run with actors.runtime=on_device keeps none")
-    if video is not None and config.env.suite != "catch":
-        raise ConfigError(f"--video: env.suite={config.env.suite} has no pictures")
+    if video is not None and suite != "catch":
+        raise ConfigError(f"--video: env.suite={suite} has no pictures")
 
 
 def _is_played(file: Path) -> bool:
@@ -122,7 +121,7 @@ def on_this_machine(config: Config) -> Config:
     that of one whose hyper-parameters are fixed.
     """
     agent = config.agent
-    runtime = "on_device" if config.runs_on_device else "in_process"
+    runtime = "on_device" if config.actors.on_device else "in_process"
     if config.hyperparameters_from is not None:
         agent = agent.model_copy(update={"algorithm": "impala"})
     return config.model_copy(

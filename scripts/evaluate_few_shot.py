@@ -29,17 +29,20 @@ def evaluate(path: Path, config: Config, seed: int, tasks: int | None) -> int:
         ConfigError: there is no checkpoint, or the images are not what they were.
         RunFailed: all checkpoints are damaged.
     """
-    kept = kept_checkpoints(path, config)
+    kept = kept_checkpoints(path, config.checkpoint.keep)
     count = tasks or TASKS
-    problem = few_shot.build_tasks(config)
+    few, settings = config.few_shot, few_shot.make_few_shot_settings(config)
+    problem = few_shot.build_tasks(few, config.env.game, config.agent.network)
     learner = few_shot.build_few_shot_learner(config, problem)
     state, progress = restored(kept, learner.initial_state(), None)
     assert state.meta is not None
     known = [
-        few_shot.assess_test_tasks(config, problem, of_seed, seed, count)
+        few_shot.assess_test_tasks(
+            settings, problem, of_seed, seed=seed, count=count, steps=max(few.validation_steps)
+        )
         for of_seed in _by_seed(state.meta.params, config.seeds)
     ]
-    steps = [0, *config.few_shot.validation_steps]
+    steps = [0, *few.validation_steps]
     results = {
         name: [_result(np.stack([getattr(of, name)[:, n] for of in known]), n) for n in steps]
         for name in known[0]._fields

@@ -15,7 +15,7 @@ from actors.evaluation import Played, play_episodes
 from agents.hyperparameters import HYPERPARAMETERS
 from agents.networks import Params
 from agents.trajectory import Episode
-from configs.schema import Config
+from configs.schema import Config, EnvironmentConfig, EvaluationConfig
 from learner import reading
 from learner.loop import Progress
 from learner.run_folder import keep_traceback, write_json
@@ -34,7 +34,7 @@ class Game:
     def __init__(self, path: Path, config: Config, policy: str, seed: int) -> None:
         self._path, self._config = path, config
         self._policy, self._seed = policy, seed
-        self._spec = evaluation_spec(config)
+        self._spec = evaluation_spec(config.env, config.evaluation)
 
     def file(self, progress: Progress, *, at: bool) -> Path:
         """Where an evaluation goes; that of the newest checkpoint has no frame count in its name.
@@ -112,7 +112,7 @@ class Game:
         over += f"{len(played)} episodes"
         say(f"{title}: {scores.mean():.2f}{spread} over {over}{limited}; {file}")
         if video is not None:
-            with _saying_what_failed(config, self._path):
+            with _saying_what_failed(config.env.game, self._path):
                 score = write_video(
                     video,
                     self._spec,
@@ -127,7 +127,7 @@ class Game:
 
     def _played(self, title: str, params: Params, episodes: int) -> Played:
         with (
-            _saying_what_failed(self._config, self._path),
+            _saying_what_failed(self._config.env.game, self._path),
             contextlib.closing(EvaluationDisplay(title, episodes)) as display,
         ):
             return play_episodes(
@@ -150,16 +150,16 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 
 
-def evaluation_spec(config: Config) -> EnvironmentSpec:
+def evaluation_spec(env: EnvironmentConfig, evaluation: EvaluationConfig) -> EnvironmentSpec:
     """The environment as `evaluation.protocol` wants it."""
-    changes = dict(_PROTOCOLS[config.evaluation.protocol])
-    if config.evaluation.max_episode_frames is not None:
-        changes["max_episode_frames"] = config.evaluation.max_episode_frames
-    return environment_spec(config.env)._replace(**changes)
+    changes = dict(_PROTOCOLS[evaluation.protocol])
+    if evaluation.max_episode_frames is not None:
+        changes["max_episode_frames"] = evaluation.max_episode_frames
+    return environment_spec(env)._replace(**changes)
 
 
 @contextlib.contextmanager
-def _saying_what_failed(config: Config, path: Path) -> Iterator[None]:
+def _saying_what_failed(game: str, path: Path) -> Iterator[None]:
     """Around playing.
 
     Raises:
@@ -169,7 +169,7 @@ def _saying_what_failed(config: Config, path: Path) -> Iterator[None]:
         yield
     except EnvironmentFailed as error:
         keep_traceback(path, error)
-        raise RunFailed(f"{config.env.game}: {error}; run folder: {path}") from error
+        raise RunFailed(f"{game}: {error}; run folder: {path}") from error
 
 
 def _learned(path: Path) -> dict[str, float]:

@@ -26,7 +26,7 @@ from agents.networks import DenseNetwork, make_conv_classifier, make_dense_netwo
 from agents.settings import MetaSettings
 from agents.update import Metrics
 from configs.load import ConfigError
-from configs.schema import Config
+from configs.schema import Config, FewShotConfig
 from learner.on_device import SeedsLearner, make_seeds_learner
 from scripts.check_few_shot import check_classes, check_side
 from scripts.on_device import devices_of
@@ -43,33 +43,37 @@ class Tasks(NamedTuple):
     data: Mapping[str, Any]  # what each split is drawn from: train, validation, test
 
 
-def build_tasks(config: Config) -> Tasks:
+def build_tasks(few: FewShotConfig, game: str, network_name: str) -> Tasks:
     """The tasks of a configuration; glyphs are drawn and images are read here.
+
+    Args:
+        few: what a task is.
+        game: sinusoid, glyphs or images.
+        network_name: of the learner.
 
     Raises:
         ConfigError: an image is damaged, or there are too few or too small ones.
     """
-    few, game = config.few_shot, config.env.game
     if game == "sinusoid":
         sample = sinusoids.make_sample(few.shots, few.queries)
         network = make_dense_network(1, _HIDDEN, 1)
         return Tasks(Problem(network, REGRESSION, sample), dict.fromkeys(glyphs.SPLITS))
-    images = glyphs.glyphs() if game == "glyphs" else _read_folder(config)
-    check_classes(config, {split: [*map(len, of)] for split, of in images.items()})
+    images = glyphs.glyphs() if game == "glyphs" else _read_folder(few)
+    check_classes(few, {split: [*map(len, of)] for split, of in images.items()})
     shape = images["train"][0].shape[1:]
-    check_side(config, min(shape[:2]))
+    check_side(network_name, min(shape[:2]))
     sample = classes.make_sample(few.ways, few.shots, few.queries)
     return Tasks(
-        Problem(_classifier(config, shape), CLASSIFICATION, sample),
+        Problem(_classifier(few, network_name, shape), CLASSIFICATION, sample),
         {split: classes.make_classes(of) for split, of in images.items()},
     )
 
 
-def _classifier(config: Config, image_shape: tuple[int, ...]) -> DenseNetwork:
-    ways = config.few_shot.ways
-    if config.agent.network == "four_blocks":
+def _classifier(few: FewShotConfig, name: str, image_shape: tuple[int, ...]) -> DenseNetwork:
+    ways = few.ways
+    if name == "four_blocks":
         height, width, channels = image_shape
-        return make_conv_classifier(config.few_shot.filters, ways, (height, width, channels))
+        return make_conv_classifier(few.filters, ways, (height, width, channels))
     dense = make_dense_network(int(np.prod(image_shape)), _HIDDEN, ways)
 
     def apply(params: Any, images: jax.Array) -> jax.Array:
@@ -79,8 +83,7 @@ def _classifier(config: Config, image_shape: tuple[int, ...]) -> DenseNetwork:
     return DenseNetwork(dense.init, apply)
 
 
-def _read_folder(config: Config) -> dict[str, list[np.ndarray]]:
-    few = config.few_shot
+def _read_folder(few: FewShotConfig) -> dict[str, list[np.ndarray]]:
     try:
         images, damaged = image_folder.load(
             image_folder.listing(Path(few.folder or "")),
@@ -150,7 +153,7 @@ def build_few_shot_learner(config: Config, tasks: Tasks) -> SeedsLearner:
     seen = {split: tasks.data[split] for split in ("train", "validation")}
     return make_seeds_learner(
         on_training,
-        seeds=range(config.seed, config.seed + config.seeds),
+        seeds=config.all_seeds,
         devices=devices_of(config.learner.devices, config.seeds),
         steps_per_update=config.learner.batch_size,
         cycles=few.validate_every,
@@ -170,18 +173,24 @@ def validation_metrics(known: Assessment, steps: list[int]) -> dict[str, Any]:
 
 
 def assess_test_tasks(
-    config: Config, tasks: Tasks, meta_params: MetaParams, seed: int, count: int
+    settings: FewShotSettings,
+    tasks: Tasks,
+    meta_params: MetaParams,
+    *,
+    seed: int,
+    count: int,
+    steps: int,
 ) -> Assessment:
     """Learns test tasks, [count, steps + 1]."""
     return jax.jit(
         lambda params, data: assess_tasks(
-            make_few_shot_settings(config),
+            settings,
             tasks.problem,
             params,
             jax.random.key(seed),
             data,
             tasks=count,
-            steps=max(config.few_shot.validation_steps),
+            steps=steps,
         )
     )(meta_params, tasks.data["test"])
 

@@ -1,6 +1,7 @@
 """Whether a run can fit into this machine's memory, before anything of it is created."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import psutil
 from actors.environments.device import DeviceEnvironment
 from agents.algorithm import Algorithm
 from agents.networks import Heads, Network, make_network
-from configs.load import ConfigError
+from configs.load import ConfigError, flat
 from configs.schema import Config
 from scripts import on_device
 from scripts.build import Probe, composition, unroll_bytes
@@ -46,14 +47,15 @@ def check_memory(config: Config, probe: Probe, network: Network) -> None:
     each = _activation_bytes(network, probe.observation_shape, probe.observation_dtype)
     observations = config.part_of_process().learner.batch_size * (config.learner.unroll_length + 1)
     activations = Need("activations", observations * each, _SIZES)
-    require(config, [*_needs(config, probe), activations], memory_bytes())
-    actors = config.actors
+    values, actors = flat(config.model_dump()), config.actors
+    require(values, [*_needs(config, probe), activations], memory_bytes())
     if actors.runtime == "ray" and actors.ray_address is None:
-        wanted = actors.count * actors.unrolls_in_flight * unroll_bytes(config, probe)
+        each = unroll_bytes(probe, config.learner.unroll_length, actors.envs_per_actor)
+        wanted = actors.count * actors.unrolls_in_flight * each
         keys = ("actors.max_bytes_in_flight", "actors.unrolls_in_flight")
-        store = Need("Ray's object store", store_bytes(config, wanted), keys)
+        store = Need("Ray's object store", store_bytes(actors.max_bytes_in_flight, wanted), keys)
         available = psutil.virtual_memory().available  # all of which Ray sets aside at once
-        require(config, [store], min(available, memory_bytes()))
+        require(values, [store], min(available, memory_bytes()))
 
 
 def check_on_device(config: Config, environment: DeviceEnvironment, algorithm: Algorithm) -> None:
@@ -72,7 +74,7 @@ def check_on_device(config: Config, environment: DeviceEnvironment, algorithm: A
     needs = [Need("the state of all seeds", state, keys)]
     learner, observations = config.learner, config.learner.unroll_length
     shape, dtype = environment.observation_shape, environment.observation_dtype
-    if not config.is_on_policy:
+    if not config.env.is_on_policy:
         observations = learner.batch_size * (learner.unroll_length + 1)
         batches = algorithm.online * observations * math.prod(shape) * np.dtype(dtype).itemsize
         steps = ("meta.inner_steps", "meta.bootstrap_steps")
@@ -83,9 +85,9 @@ def check_on_device(config: Config, environment: DeviceEnvironment, algorithm: A
         heads = Heads(config.agent.auxiliary_heads, config.agent.auxiliary_layers)
         network = make_network(config.agent.network, environment.num_actions, shape, dtype, heads)
         each = _activation_bytes(network, shape, dtype)
-        steps = ("meta.inner_steps",) if config.is_on_policy else ()
+        steps = ("meta.inner_steps",) if config.env.is_on_policy else ()
         needs.append(Need("activations", observations * each, (*_SIZES, *steps)))
-    require(config, needs, memory_bytes())
+    require(flat(config.model_dump()), needs, memory_bytes())
 
 
 def _activation_bytes(network: Network, shape: tuple[int, ...], dtype: Any) -> int:
@@ -104,16 +106,21 @@ def _activation_bytes(network: Network, shape: tuple[int, ...], dtype: Any) -> i
     return kept(3) - kept(2)  # without the parameters
 
 
-def store_bytes(config: Config, wanted: int) -> int:
-    """Shared memory for the unrolls in flight, and as many that are being learned from."""
-    return 2 * min(config.actors.max_bytes_in_flight, wanted)
+def store_bytes(bound: int, wanted: int) -> int:
+    """Shared memory for the unrolls in flight, and as many that are being learned from.
+
+    Args:
+        bound: `actors.max_bytes_in_flight`.
+        wanted: what is in flight without it.
+    """
+    return 2 * min(bound, wanted)
 
 
 def _needs(config: Config, probe: Probe) -> list[Need]:
     part, parts = config.part_of_process(), composition(config)
     steps, envs = config.learner.unroll_length, config.actors.envs_per_actor
     # Beside the observation of each step: action, reward, discount, validity and the logits.
-    unroll = unroll_bytes(config, probe) // envs + steps * (13 + 4 * probe.num_actions)
+    unroll = unroll_bytes(probe, steps, envs) // envs + steps * (13 + 4 * probe.num_actions)
     batches = parts.online_batches + parts.bootstrap_batches
     many = ("meta.inner_steps", "meta.bootstrap_steps") if batches > 1 else ()
     needs = [Need("batches", batches * part.learner.batch_size * unroll, (*_SIZES, *many))]
@@ -132,8 +139,13 @@ def _needs(config: Config, probe: Probe) -> list[Need]:
     return needs
 
 
-def require(config: Config, needs: list[Need], memory: int) -> None:
+def require(values: Mapping[str, Any], needs: list[Need], memory: int) -> None:
     """Refuses what does not fit into so many bytes.
+
+    Args:
+        values: of the configuration, by dotted key.
+        needs: parts of the sum.
+        memory: bytes that there are.
 
     Raises:
         ConfigError: one line with the sum, and the keys of the largest part.
@@ -142,7 +154,7 @@ def require(config: Config, needs: list[Need], memory: int) -> None:
     if total <= memory:
         return
     needs = sorted(needs, key=lambda need: -need.bytes)
-    keys = ", ".join(f"{key}={_value(config, key)}" for key in needs[0].keys)
+    keys = ", ".join(f"{key}={values[key]}" for key in needs[0].keys)
     told = " + ".join(f"{need.name} {_gib(need.bytes)}" for need in needs if need.bytes > 2**26)
     raise ConfigError(
         f"{keys}: this run needs at least {_gib(total)} of memory ({told}), and this machine has "
@@ -173,13 +185,6 @@ def _limit_files() -> list[Path]:
     groups = [group, *group.parents]
     files = [folder / "memory.max" for folder in groups if folder.is_relative_to(root)]
     return [*files, root / "memory" / "memory.limit_in_bytes"]
-
-
-def _value(config: Config, key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _gib(count: int) -> str:

@@ -20,7 +20,7 @@ from agents.q_learning import q_lambda_parts
 from agents.settings import Settings
 from agents.trajectory import learner_view
 from configs.load import ConfigError
-from configs.schema import Config, EnvironmentConfig
+from configs.schema import Config, EnvironmentConfig, LearnerConfig
 from learner.on_device import SeedsLearner, SeedsState, make_seeds_learner
 from scripts.build import Probe, check_network
 from scripts.check import environment_spec
@@ -91,7 +91,7 @@ def build_algorithm(config: Config, environment: DeviceEnvironment) -> Algorithm
         ConfigError: there is no such matching function, no schedule to replay, or the network
             cannot take the observations.
     """
-    if not config.is_on_policy:
+    if not config.env.is_on_policy:
         return with_players(config, environment, lambda algorithm: algorithm)
     settings, learner = make_settings(config), config.learner
     parts = build_parts(settings, environment, config.agent.network, learner.unroll_length)
@@ -122,18 +122,18 @@ def with_players(
     return playing(change(make_algorithm(parts, settings)), *players)
 
 
-def build_seeds_learner(config: Config, algorithm: Algorithm) -> SeedsLearner:
+def build_seeds_learner(algorithm: Algorithm, learner: LearnerConfig, seeds: range) -> SeedsLearner:
     """The learner of all seeds.
 
     Raises:
         ConfigError: there are fewer devices than asked for.
     """
-    steps = config.learner.batch_size * config.learner.unroll_length
-    points_steps = _STEPS_PER_POINT / max(1.0, config.seeds / _SEEDS_OF_FULL_POINTS)
+    steps = learner.batch_size * learner.unroll_length
+    points_steps = _STEPS_PER_POINT / max(1.0, len(seeds) / _SEEDS_OF_FULL_POINTS)
     return make_seeds_learner(
         algorithm,
-        seeds=range(config.seed, config.seed + config.seeds),
-        devices=devices_of(config.learner.devices, config.seeds),
+        seeds=seeds,
+        devices=devices_of(learner.devices, len(seeds)),
         steps_per_update=steps,
         cycles=max(1, round(points_steps / (algorithm.online * steps))),
     )

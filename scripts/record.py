@@ -13,7 +13,7 @@ from actors.environments.suites import protocol
 from agents.trajectory import SourceFailed
 from configs import load as config_load
 from configs.load import ConfigError
-from configs.schema import Config
+from configs.schema import Config, LoggingConfig
 from learner import run_folder
 from learner.checkpoint import CheckpointError, Checkpoints, open_snapshots
 from learner.loop import LearningDiverged, LoopSettings, Progress
@@ -102,16 +102,21 @@ class Record:
         self.status: Status = "running"
         # First: with it, a run that is killed before its first checkpoint can be started again.
         replace_text(path / CONFIGURATION, config_load.dump(config))
-        self._facts = _facts(config, num_actions)
+        self._facts, self._total_frames = _facts(config, num_actions), config.total_frames
         self._provenance = provenance()
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         self._folder.note("configuration", config_load.dump(config))
         self._log = _log_file(path)
-        self._gauges = _gauges(config)
-        self._wandb = _wandb(config, path)
+        self._gauges = _gauges(config.name) if config.actors.runtime == "ray" else None
+        self._wandb = None
+        if config.logging.wandb:
+            values = config.model_dump(mode="json")
+            self._wandb = _wandb(config.name, config.logging, values, path)
         sink = config.logging.sink
         self._sink = None if sink is None else plugins.sink(sink, str(path / CONFIGURATION))
-        self._silence = _silence(config)
+        names = config.meta.learned if config.learns else []
+        uppers = {name: config.hyperparameter_range(name)[1] for name in names}
+        self._silence = Silence(uppers, config.meta.epsilon)
         self.note("running")
 
     def metrics(self, metrics: dict[str, Any]) -> None:
@@ -139,7 +144,7 @@ class Record:
                 self._sink = None
 
     @contextlib.contextmanager
-    def noting_how_it_ends(self, config: Config, progress: Progress) -> Iterator[None]:
+    def noting_how_it_ends(self, progress: Progress) -> Iterator[None]:
         """Around the learning and the last checkpoint: writes the status, whatever happens.
 
         Raises:
@@ -147,7 +152,7 @@ class Record:
         """
         try:
             yield
-            self.note("finished" if progress.frames >= config.total_frames else "interrupted")
+            self.note("finished" if progress.frames >= self._total_frames else "interrupted")
         except BaseException as error:
             interrupted, number = isinstance(error, KeyboardInterrupt), signals.interrupted_by()
             if interrupted or number is not None:  # for the second time: no checkpoint
@@ -202,7 +207,7 @@ def _reason(error: BaseException) -> str | None:
 
 def _facts(config: Config, num_actions: int) -> dict[str, Any]:
     """What stands beside every score: the protocol, and the versions that made it."""
-    if config.is_few_shot:
+    if config.env.is_few_shot:
         played = {
             "suite": config.env.suite,
             "game": config.env.game,
@@ -242,34 +247,24 @@ def _log_file(path: Path) -> logging.Handler:
     return handler
 
 
-def _gauges(config: Config) -> Any:
-    if config.actors.runtime != "ray":
-        return None
+def _gauges(name: str) -> Any:
     from actors.cluster import Gauges  # only here: it imports ray
 
-    return Gauges(config.name)
+    return Gauges(name)
 
 
-def _silence(config: Config) -> Silence:
-    names = config.meta.learned if config.learns else []
-    uppers = {name: config.hyperparameter_range(name)[1] for name in names}
-    return Silence(uppers, config.meta.epsilon)
-
-
-def _wandb(config: Config, path: Path) -> Any:
-    if not config.logging.wandb:
-        return None
+def _wandb(name: str, logging: LoggingConfig, values: dict[str, Any], path: Path) -> Any:
     import wandb
 
     settings: dict[str, Any] = {
         "id": _wandb_id(path),
         "resume": "allow",
-        "project": config.logging.wandb_project,
-        "group": config.logging.wandb_group,
-        "tags": config.logging.wandb_tags,
-        "name": config.name,
+        "project": logging.wandb_project,
+        "group": logging.wandb_group,
+        "tags": logging.wandb_tags,
+        "name": name,
         "dir": str(path),
-        "config": config.model_dump(mode="json"),
+        "config": values,
     }
     waiting = wandb.Settings(init_timeout=_WANDB_SECONDS)
     try:

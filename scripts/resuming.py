@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs import load as config_load
 from configs.load import ConfigError
-from configs.schema import Config, operational_keys
+from configs.schema import Config, LearnerConfig, operational_keys
 from learner.reading import read_summary
 from learner.run_folder import configuration_of
 
@@ -33,13 +33,16 @@ def check_same_run(config: Config, path: Path) -> None:
             )
 
 
-def check_schedule(config: Config, path: Path) -> None:
+def check_schedule(horizon: int | None, path: Path) -> None:
     """Refuses a learning rate that would have fallen to 0 before a resumed run goes on.
+
+    Args:
+        horizon: `learner.schedule_frames`.
+        path: of its folder.
 
     Raises:
         ConfigError: one line.
     """
-    horizon = config.learner.schedule_frames
     frames = read_summary(path)[0].get("frames", 0)
     if horizon is not None and horizon < frames:
         raise ConfigError(
@@ -48,9 +51,15 @@ def check_schedule(config: Config, path: Path) -> None:
         )
 
 
-def say_if_schedule_moved(earlier: Config, config: Config, frames: int) -> None:
-    """Warns where a resumed run's learning rate falls over other frames than before."""
-    learner, old, new = config.learner, earlier.horizon, config.horizon
+def say_if_schedule_moved(learner: LearnerConfig, old: int, new: int, frames: int) -> None:
+    """Warns where a resumed run's learning rate falls over other frames than before.
+
+    Args:
+        learner: of the run.
+        old: frames over which it fell.
+        new: over which it falls.
+        frames: that are trained.
+    """
     if learner.learning_rate_schedule != "linear" or old == new:
         return
     rates = [learner.learning_rate * max(0.0, 1.0 - frames / n) for n in (old, new)]
@@ -72,12 +81,12 @@ def with_own_schedule(config: Config, path: Path) -> Config:
     return config.model_copy(update={"hyperparameters_from": str(copy)})
 
 
-def keep_schedule(config: Config, path: Path) -> None:
+def keep_schedule(replayed: str | None, path: Path) -> None:
     """Copies the run whose hyper-parameters are replayed, as `with_own_schedule` reads it."""
     copy = path / _SCHEDULE
-    if config.hyperparameters_from is not None and not copy.is_dir():
+    if replayed is not None and not copy.is_dir():
         partial = path / f"{_SCHEDULE}.partial"
         partial.mkdir(exist_ok=True)
         for name in ("config.yaml", "metrics.jsonl"):
-            shutil.copyfile(Path(config.hyperparameters_from) / name, partial / name)
+            shutil.copyfile(Path(replayed) / name, partial / name)
         partial.rename(copy)

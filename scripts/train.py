@@ -57,7 +57,7 @@ def train(
     check_run_folder(path, resume=resume)
     if resume:
         check_same_run(config, path)
-        check_schedule(config, path)
+        check_schedule(config.learner.schedule_frames, path)
     if dry_run:
         return _print_plan(config, source, overrides, path)
     return _start(config, path, resume, overrides)
@@ -78,13 +78,13 @@ def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> in
         # Before all that takes seconds.
         display = NoDisplay()
         if not config.learner.process:
-            display = make_display(title, config.total_frames, config.unit)
+            display = make_display(title, config.total_frames, config.env.unit)
         stack.enter_context(signals.undone(display.abandon))
         stack.enter_context(contextlib.closing(display))
         display.wait(lambda: "loading JAX")
         jax_environment.require_jax()
         # Only now, as they import jax: a configuration that is refused is refused at once.
-        if config.runs_on_device:
+        if config.actors.on_device:
             from scripts.train_on_device import run
         else:
             from scripts.train_with_actors import run

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.load import flat
 from configs.schema import Config
 from learner.loop import Events, Progress
 from learner.loop import run as run_loop
@@ -30,17 +31,18 @@ def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
     Raises:
         ConfigError: it cannot be built, or does not fit into memory.
     """
-    if config.is_few_shot:
+    if config.env.is_few_shot:
         from scripts import few_shot
 
-        tasks = few_shot.build_tasks(config)
+        tasks = few_shot.build_tasks(config.few_shot, config.env.game, config.agent.network)
         needs = [memory.Need("images", few_shot.data_bytes(tasks), ("few_shot.image_size",))]
-        memory.require(config, needs, memory.memory_bytes())
+        memory.require(flat(config.model_dump()), needs, memory.memory_bytes())
         return few_shot.build_few_shot_learner(config, tasks), 0
     environment = on_device.build_environment(config.env)
     algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
     memory.check_on_device(config, environment, algorithm)
-    return on_device.build_seeds_learner(config, algorithm), environment.num_actions
+    learner = on_device.build_seeds_learner(algorithm, config.learner, config.all_seeds)
+    return learner, environment.num_actions
 
 
 def run(
@@ -59,7 +61,7 @@ def run(
         ConfigError: nothing was created.
         RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
-    what = "making the tasks and the learner" if config.is_few_shot else "making the learner"
+    what = "making the tasks and the learner" if config.env.is_few_shot else "making the learner"
     display.wait(lambda: what)
     on_device.use_all_cores(config.learner.devices, config.seeds)
     runtime.use_compilation_cache()
@@ -82,7 +84,7 @@ def run(
         progress.starts += 1
         record = Record(config, path, num_actions, display)
         stack.enter_context(contextlib.closing(record))
-        keep_schedule(config, path)
+        keep_schedule(config.hyperparameters_from, path)
 
         def save(state: SeedsState, progress: Progress) -> None:
             curves.save()  # first: a checkpoint without its curves could not be resumed
@@ -93,7 +95,7 @@ def run(
             save(state, progress)
             record.note("running")
 
-        with record.noting_how_it_ends(config, progress):
+        with record.noting_how_it_ends(progress):
             on_checkpoint(state, progress, None)
             playing = OnDevice(learner, curves.add)
             display.wait(playing.waits_for)
@@ -108,6 +110,6 @@ def run(
             save(state, progress)
         say(
             f"{record.status}: {len(learner.seeds)} seeds x {progress.frames:,} "
-            f"{config.unit}, {progress.updates:,} updates each; {path}"
+            f"{config.env.unit}, {progress.updates:,} updates each; {path}"
         )
     return 0 if record.status == "finished" else stop.exit_status()

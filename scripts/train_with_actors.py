@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ from agents.algorithm import State
 from agents.trajectory import SourceFailed
 from configs import load as config_load
 from configs.load import ConfigError
-from configs.schema import Config
+from configs.schema import Config, LearnerConfig
 from learner import processes
 from learner.checkpoint import Checkpoints, Snapshot, open_snapshots
-from learner.loop import Events, LearningDiverged, Progress
+from learner.loop import Events, LearningDiverged, LoopSettings, Progress
 from learner.loop import run as run_loop
 from learner.processes import from_first
 from learner.run_folder import configuration_of
 from scripts import build, jax_environment, memory, ray_start, ray_watch, runtime
-from scripts.build import Agent
+from scripts.build import Agent, Playing
 from scripts.check import RunFailed, say_without_effect
 from scripts.display import Display
 from scripts.folders import hold
@@ -50,22 +51,24 @@ def run(
     display.wait(lambda: "making the environment and the agent")
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
-    _join(config)
+    _join(config.learner)
     jax_environment.require_device()
-    probe = build.probe_environment(config)
+    probe = build.probe_environment(config.env, config.seed)
     agent = build.build_agent(with_own_schedule(config, path), probe)
     memory.check_memory(config, probe, agent.network)
     say_without_effect(without_effect)
-    build.say_if_network_is_another(config, probe)
-    display.wait(lambda: ray_start.told(config))
+    build.say_if_network_is_another(config.agent.network, probe, config.env.game)
+    actors = config.actors
+    display.wait(lambda: ray_start.told(actors))
     follows = config.learner.process > 0
     checkpoints = None if follows else open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
-    joins = config.actors.runtime == "ray" and config.actors.ray_address is not None
+    joins = actors.runtime == "ray" and actors.ray_address is not None
     if not joins:  # which may still be refused
         display.begin()
     try:
-        ray_start.connect(config, probe)
+        length, envs = config.learner.unroll_length, actors.envs_per_actor
+        ray_start.connect(actors, build.unroll_bytes(probe, length, envs))
     except RunFailed:
         if stop():
             return stop.exit_status()
@@ -76,21 +79,21 @@ def run(
         if joins:
             display.begin()
         if checkpoints is None:
-            progress = _follow(config, agent, stop)
+            start = functools.partial(build.start_playing, config, agent)
+            progress = _follow(agent.initial_state, start, loop_settings(config), stop)
         else:
             progress = _lead(config, agent, checkpoints, path, resume, stop, display)
     finally:
-        ray_start.disconnect(config)
+        ray_start.disconnect(actors)
     return 0 if progress.frames >= config.total_frames else stop.exit_status()
 
 
-def _join(config: Config) -> None:
+def _join(learner: LearnerConfig) -> None:
     """Joins the other learner processes, where there are any.
 
     Raises:
         ConfigError: they do not come.
     """
-    learner = config.learner
     if learner.coordinator is None or learner.processes == 1:
         return
     try:
@@ -109,22 +112,24 @@ def _lead(
     display: Display,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
-    with hold(path, resume), ray_watch.watched(*ray_start.watched(config, path)):
+    with hold(path, resume), ray_watch.watched(*ray_start.watched(config.actors, path)):
         earlier = config_load.load(str(configuration_of(path))) if resume else config
-        start = starting_point(agent.initial_state, checkpoints, path, resume)
-        state, progress = shared_start(*start)
+        state, progress = starting_point(agent.initial_state, checkpoints, path, resume)
+        state, progress = shared_start(state, progress)
         record = Record(config, path, agent.probe.num_actions, display)
         with contextlib.closing(record):
-            keep_schedule(config, path)
-            say_if_schedule_moved(earlier, config, progress.frames)
-            _learn(config, agent, state, progress, checkpoints, record, stop)
+            keep_schedule(config.hyperparameters_from, path)
+            horizons = earlier.horizon, config.horizon
+            say_if_schedule_moved(config.learner, *horizons, progress.frames)
+            start = functools.partial(build.start_playing, config, agent)
+            _learn(start, loop_settings(config), state, progress, checkpoints, record, stop)
         say(f"{record.status}: {progress.frames:,} frames, {progress.updates:,} updates; {path}")
     return progress
 
 
 def _learn(
-    config: Config,
-    agent: Agent,
+    start: Callable[[int], Playing],
+    settings: LoopSettings,
     state: State,
     progress: Progress,
     checkpoints: Checkpoints,
@@ -142,11 +147,11 @@ def _learn(
         snapshots.save(Snapshot(state.inner.params), progress)
 
     with (
-        record.noting_how_it_ends(config, progress),
-        contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source,
+        record.noting_how_it_ends(progress),
+        contextlib.ExitStack() as stack,
     ):
-        replay = build.build_replay(config, progress.starts + 1)
-        runtime = build.build_runtime(config, agent.learner, source, replay)
+        source, replay, runtime = start(progress.starts)
+        stack.enter_context(contextlib.closing(source))
         experience = checkpoints.experience(progress) if progress.starts else None
         if experience is not None:
             build.restore_experience(experience, source, replay, state.inner.params)
@@ -155,24 +160,25 @@ def _learn(
         # So that a run killed early can be resumed, too.
         on_checkpoint(state, progress, runtime.save())
         events = Events(record.metrics, on_checkpoint, on_snapshot)
-        state = run_loop(runtime, state, progress, loop_settings(config), stop, events)
+        state = run_loop(runtime, state, progress, settings, stop, events)
         checkpoints.save(state, progress, runtime.save())
 
 
-def _follow(config: Config, agent: Agent, stop: StopSignals) -> Progress:
+def _follow(
+    state: State, start: Callable[[int], Playing], settings: LoopSettings, stop: StopSignals
+) -> Progress:
     """A learner process that shares the batches of the first one, and leaves the writing to it.
 
     Raises:
         RunFailed: with the reason.
     """
-    state, progress = shared_start(agent.initial_state, Progress())
+    state, progress = shared_start(state, Progress())
     try:
-        with contextlib.closing(build.build_source(config, agent.probe, progress.starts)) as source:
-            replay = build.build_replay(config, progress.starts + 1)
-            runtime = build.build_runtime(config, agent.learner, source, replay)
-            run_loop(runtime, state, progress, loop_settings(config), stop, Events())
+        playing = start(progress.starts)
+        with contextlib.closing(playing.source):
+            run_loop(playing.runtime, state, progress, settings, stop, Events())
     except (SourceFailed, LearningDiverged) as error:
-        raise RunFailed(f"learner process {config.learner.process}: {error}") from error
+        raise RunFailed(f"learner process {jax.process_index()}: {error}") from error
     return progress
 
 

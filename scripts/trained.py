@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, config: Config, version: int | None = None) -> T
         ConfigError: there is no such checkpoint.
         RunFailed: it is damaged, or all are.
     """
-    kept = kept_checkpoints(path, config)
+    kept = kept_checkpoints(path, config.checkpoint.keep)
     versions = kept.versions()
     if version is not None and version not in versions:
         there = ", ".join(map(str, versions))
@@ -46,13 +46,13 @@ def read_checkpoint(path: Path, config: Config, version: int | None = None) -> T
     return Trained(agents_of(state), progress, probe)
 
 
-def kept_checkpoints(path: Path, config: Config) -> Checkpoints:
+def kept_checkpoints(path: Path, keep: int) -> Checkpoints:
     """Those of a run folder, at least one.
 
     Raises:
         ConfigError: there is none.
     """
-    kept = Checkpoints(path / CHECKPOINTS, config.checkpoint.keep)
+    kept = Checkpoints(path / CHECKPOINTS, keep)
     if not kept.versions():
         raise ConfigError(f"{path} holds no checkpoint yet; train it first")
     return kept
@@ -90,13 +90,13 @@ def read_snapshots(path: Path, config: Config) -> Iterator[Trained]:
 
 def _like(config: Config) -> tuple[Any, Probe, Callable[[Any], list[Params]]]:
     """A state as the run's, what its environment is like, and the agents in such a state."""
-    if not config.runs_on_device:
-        probe = build.probe_environment(config)
+    if not config.actors.on_device:
+        probe = build.probe_environment(config.env, config.seed)
         state = build.build_agent(config, probe).initial_state
         return state, probe, lambda state: [state.inner.params]
     environment = on_device.build_environment(config.env)
     algorithm = on_device.build_algorithm(config, environment)
-    learner = on_device.build_seeds_learner(config, algorithm)
+    learner = on_device.build_seeds_learner(algorithm, config.learner, config.all_seeds)
     probe = Probe(
         environment.num_actions,
         environment.observation_shape,

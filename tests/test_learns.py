@@ -11,19 +11,18 @@ def _train(seed, name="catch/impala", total_frames=200_000, **keys):
     """Trains in this process; the last line of metrics."""
     overrides = [f"{key}={value}" for key, value in keys.items()]
     config = load(name, [f"seed={seed}", "actors.runtime=in_process", *overrides])
-    probe = build.probe_environment(config)
-    agent = build.build_agent(config, probe)
-    source = build.build_source(config, probe, starts=0)
+    agent = build.build_agent(config, build.probe_environment(config.env, config.seed))
+    playing = build.start_playing(config, agent, starts=0)
     lines = []
     run(
-        build.build_runtime(config, agent.learner, source, build.build_replay(config, starts=0)),
+        playing.runtime,
         agent.initial_state,
         Progress(),
         LoopSettings(total_frames, 1e9, 1e9),
         lambda: False,
         Events(lines.append),
     )
-    source.close()
+    playing.source.close()
     return lines[-1]
 
 

@@ -23,7 +23,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     config = load(source, overrides, plugins.import_all)
     check(config)
     jax_environment.require_jax()
-    if config.runs_on_device:
+    if config.actors.on_device:
         from scripts.bench.on_device import bench_checked
     else:
         from scripts.bench.with_actors import bench_checked

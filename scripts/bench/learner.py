@@ -12,6 +12,7 @@ from actors.server import UnrollServer
 from configs.load import load
 from configs.schema import Config
 from learner.experience import prepare
+from learner.replay import Replay
 from learner.step import Experience
 from scripts import build
 from scripts.bench.machine import rate
@@ -24,7 +25,8 @@ _ROUNDS = 15  # in which the algorithms' programs take turns
 
 def _experience(config: Config, agent: Agent) -> Experience:
     """What one learner step takes, of real unrolls, on the learner's devices."""
-    composition, replay = build.composition(config), build.build_replay(config, 0)
+    composition = build.composition(config)
+    replay = Replay(config.replay.max_bytes, (config.seed, 0)) if composition.needs_replay else None
     server = UnrollServer(build.server_spec(config, num_envs=config.new_unrolls), 0)
     params = agent.initial_state.inner.params
     unrolls = [server.unroll(params, 0) for _ in range(composition.online_batches)]
@@ -58,11 +60,17 @@ _VARIANTS = {
 }
 
 
-def variants(config: Config, source: str, overrides: list[str]) -> dict[str, Config]:
-    """The configuration with each algorithm, one update a step."""
+def variants(source: str, overrides: list[str], *, is_bmg: bool) -> dict[str, Config]:
+    """The configuration with each algorithm, one update a step.
+
+    Args:
+        source: of it.
+        overrides: of its keys.
+        is_bmg: whether it has a matching function and a target already.
+    """
     base = [*overrides, "meta.inner_steps=1", "meta.keep_bootstrapped=false"]
     base.append("hyperparameters_from=")
-    if config.agent.algorithm != "bmg":  # else BMG has a matching function and a target already
+    if not is_bmg:
         base += ["meta.matching=kl_value", "meta.target_optimizer=learner"]
     variants = {name: load(source, [*base, *changes]) for name, changes in _VARIANTS.items()}
     for variant in variants.values():
@@ -78,7 +86,7 @@ def algorithms(variants: dict[str, Config]) -> dict[str, Any]:
     """
     programs: dict[str, Callable[[], Any]] = {}
     for name, config in variants.items():
-        agent = build.build_agent(config, build.probe_environment(config))
+        agent = build.build_agent(config, build.probe_environment(config.env, config.seed))
         experience = _experience(config, agent)
         programs[name] = _repeated_step(agent, experience)
         if name == "bmg L=1":

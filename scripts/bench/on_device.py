@@ -44,7 +44,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
     runtime.use_compilation_cache()
     jax_environment.require_device()
-    if not config.is_few_shot:
+    if not config.env.is_few_shot:
         environment = on_device.build_environment(config.env)
         algorithm = on_device.build_algorithm(config, environment)
         memory.check_on_device(config, environment, algorithm)
@@ -60,7 +60,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
         return {n.partition("=")[2]: rate for n, rate in median.items() if n.startswith(f"{by}=")}
 
     whole = rates[programs["whole"]]
-    unit = "tasks" if config.is_few_shot else "environment steps"
+    unit = "tasks" if config.env.is_few_shot else "environment steps"
     result = {
         "config": source,
         "overrides": overrides,
@@ -86,8 +86,8 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
 def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Callable[[], int]]:
     whole = _training(config)
     programs = {"whole": whole}
-    if not config.agent.algorithm.startswith("q_lambda") and not config.is_few_shot:
-        name = "actor_critic" if config.is_on_policy else "impala"
+    if not config.agent.algorithm.startswith("q_lambda") and not config.env.is_few_shot:
+        name = "actor_critic" if config.env.is_on_policy else "impala"
         plain = load(source, [*overrides, f"agent.algorithm={name}"])
         programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
     for seeds in _SEEDS:
@@ -106,22 +106,23 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
 
 
 def _training(config: Config) -> Callable[[], int]:
-    if config.is_few_shot:
-        return _repeated(few_shot.build_few_shot_learner(config, few_shot.build_tasks(config)))
+    if config.env.is_few_shot:
+        tasks = few_shot.build_tasks(config.few_shot, config.env.game, config.agent.network)
+        return _repeated(few_shot.build_few_shot_learner(config, tasks))
     algorithm = on_device.build_algorithm(config, on_device.build_environment(config.env))
-    return _repeated(on_device.build_seeds_learner(config, algorithm))
+    return _repeated(on_device.build_seeds_learner(algorithm, config.learner, config.all_seeds))
 
 
 def _acting(config: Config) -> Callable[[], int]:
     """Unrolls of parameters that nobody changes, in the arrangement of the learner."""
     environment, length = on_device.build_environment(config.env), config.learner.unroll_length
-    if not config.is_on_policy:
+    if not config.env.is_on_policy:
         idle = on_device.with_players(
             config,
             environment,
             lambda a: a._replace(step=lambda state, online, further: (state, {})),
         )
-        return _repeated(on_device.build_seeds_learner(config, idle))
+        return _repeated(on_device.build_seeds_learner(idle, config.learner, config.all_seeds))
     network = make_network(
         config.agent.network, environment.num_actions, environment.observation_shape, jnp.float32
     )
@@ -135,7 +136,7 @@ def _acting(config: Config) -> Callable[[], int]:
     settings = make_settings(config)
     parts = on_device.build_parts(settings, environment, config.agent.network, length)
     algorithm = make_algorithm(parts._replace(update=play), settings)
-    return _repeated(on_device.build_seeds_learner(config, algorithm))
+    return _repeated(on_device.build_seeds_learner(algorithm, config.learner, config.all_seeds))
 
 
 def _repeated(learner: SeedsLearner) -> Callable[[], int]:

@@ -4,22 +4,26 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from actors.environments.suites import make_environment
-from actors.environments.vector import EnvironmentFailed, playing
+from actors.environments.vector import EnvironmentFailed
+from actors.environments.vector import playing as while_playing
 from actors.seeding import environment_seeds
-from actors.server import UnrollServer
+from actors.server import ServerSpec, UnrollServer
+from agents.algorithm import State
 from agents.trajectory import SourceFailed
-from configs.schema import Config
+from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.loop import Events, LearningDiverged, LoopSettings, Progress
 from learner.loop import run as run_loop
 from scripts import build, jax_environment, memory, runtime
 from scripts.bench.learner import STAGE_SECONDS, algorithms, learning, variants
 from scripts.bench.machine import machine, rate
-from scripts.build import Agent
+from scripts.build import Agent, Playing
 from scripts.check import RunFailed, environment_spec
 from scripts.ray_start import connect, disconnect
 
@@ -30,21 +34,23 @@ _FOREVER = 2**62  # frames
 
 def bench_checked(config: Config, source: str, overrides: list[str], seconds: int) -> int:
     """Measures, as `scripts.bench.bench` says, a configuration that was checked."""
-    of_algorithms = variants(config, source, overrides)
+    of_algorithms = variants(source, overrides, is_bmg=config.agent.algorithm == "bmg")
     runtime.use_compilation_cache()
     jax_environment.require_device()
-    probe = build.probe_environment(config)
+    probe = build.probe_environment(config.env, config.seed)
     agent = build.build_agent(config, probe)
     memory.check_memory(config, probe, agent.network)
     stages = {
-        "environment": _environment(config),
-        "environment_and_policy": _acting(config, agent),
+        "environment": _environment(config.env, config.actors.envs_per_actor, config.seed),
+        "environment_and_policy": _acting(build.server_spec(config), agent),
         "learner_step": learning(config, agent),
     }
     compared = algorithms(of_algorithms)
     # The learner's step donated the first state.
     agent = build.build_agent(config, probe)
-    whole, sizes = _whole(config, agent, seconds)
+    envs, start = config.actors.envs_per_actor, partial(build.start_playing, config, agent, 0)
+    size = build.unroll_bytes(probe, config.learner.unroll_length, envs)
+    whole, sizes = _whole(config.actors, size, start, agent.initial_state, seconds)
     bound = 1.0 / (1.0 / stages["environment_and_policy"] + 1.0 / stages["learner_step"])
     result = {
         "config": source,
@@ -67,10 +73,9 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     return 0
 
 
-def _environment(config: Config) -> float:
-    envs = config.actors.envs_per_actor
-    environment = make_environment(environment_spec(config.env), envs, os.cpu_count() or 1)
-    random = np.random.default_rng(config.seed)
+def _environment(env: EnvironmentConfig, envs: int, seed: int) -> float:
+    environment = make_environment(environment_spec(env), envs, os.cpu_count() or 1)
+    random = np.random.default_rng(seed)
 
     def work() -> int:
         for _ in range(20):
@@ -78,19 +83,18 @@ def _environment(config: Config) -> float:
         return 20 * envs
 
     try:
-        with playing():
-            environment.reset(environment_seeds(config.seed, 0, envs))
+        with while_playing():
+            environment.reset(environment_seeds(seed, 0, envs))
             work()  # warms up
             return rate(work, STAGE_SECONDS)
     except EnvironmentFailed as error:
-        raise RunFailed(f"{config.env.game}: {error}") from error
+        raise RunFailed(f"{env.game}: {error}") from error
     finally:
         environment.close()
 
 
-def _acting(config: Config, agent: Agent) -> float:
-    spec = build.server_spec(config)._replace(threads=os.cpu_count() or 1)
-    server = UnrollServer(spec, 0)
+def _acting(spec: ServerSpec, agent: Agent) -> float:
+    server = UnrollServer(spec._replace(threads=os.cpu_count() or 1), 0)
     params = agent.initial_state.inner.params
 
     def work() -> int:
@@ -102,11 +106,17 @@ def _acting(config: Config, agent: Agent) -> float:
     return acting
 
 
-def _whole(config: Config, agent: Agent, seconds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _whole(
+    actors: ActorsConfig,
+    unroll_bytes: int,
+    start_playing: Callable[[], Playing],
+    state: State,
+    seconds: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains without a run folder and measures after the warm-up."""
     stopped = runtime.StopSignals()
-    connect(config, agent.probe)
-    source = build.build_source(config, agent.probe, 0)
+    connect(actors, unroll_bytes)
+    playing = start_playing()
     samples: list[dict[str, Any]] = []
     memory: list[tuple[float, float]] = []
     start = time.monotonic()
@@ -123,8 +133,8 @@ def _whole(config: Config, agent: Agent, seconds: int) -> tuple[dict[str, Any], 
 
     try:
         run_loop(
-            build.build_runtime(config, agent.learner, source, build.build_replay(config, 0)),
-            agent.initial_state,
+            playing.runtime,
+            state,
             Progress(),
             LoopSettings(_FOREVER, _SAMPLE_SECONDS, float("inf")),
             stop,
@@ -133,8 +143,8 @@ def _whole(config: Config, agent: Agent, seconds: int) -> tuple[dict[str, Any], 
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(str(error)) from error
     finally:
-        source.close()
-        disconnect(config)
+        playing.source.close()
+        disconnect(actors)
     if stopped.received is not None:
         raise SystemExit(128 + stopped.received)
     warm = [s for s in samples if s["at"] >= samples[0]["at"] + _WARM_UP_SECONDS]

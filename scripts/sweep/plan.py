@@ -69,7 +69,8 @@ def configurations(plan: Sweep, resumed: Path | None) -> list[Planned]:
                 folder = resumed and resumed / trial.name
                 found = all_faults(with_own_schedule(config, folder) if folder else config)
             elif not any(fault.startswith("env.suite=") for fault in found):
-                found += faults_of_game(config)  # other checks would blame defaults on the user
+                # Other checks would blame defaults on the user.
+                found += faults_of_game(config.env, config.evaluation.protocol)
         except ConfigErrors as error:
             found = [*error.faults]
         except ConfigError as error:
@@ -100,7 +101,9 @@ def require_what_they_name(planned: list[Planned]) -> None:
     for config in named.values():
         try:
             build.check_network(
-                config.agent.network, build.probe_environment(config), config.env.game
+                config.agent.network,
+                build.probe_environment(config.env, config.seed),
+                config.env.game,
             )
         except ConfigError as error:
             faults[str(error)] = None

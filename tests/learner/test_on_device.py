@@ -42,7 +42,8 @@ def _catch(*overrides, name="bmg"):
 def _built(*given):
     config = load(given[0], given[1:])
     check(config)
-    return build_seeds_learner(config, build_algorithm(config, build_environment(config.env)))
+    algorithm = build_algorithm(config, build_environment(config.env))
+    return build_seeds_learner(algorithm, config.learner, config.all_seeds)
 
 
 def _after(learner, steps, state=None):

@@ -194,7 +194,7 @@ def test_a_network_for_images_says_that_it_acts_nowhere_on_vectors(caplog):
         config = load("catch/impala", [f"agent.network={network}"])
         check(config)
         caplog.clear()
-        build.say_if_network_is_another(config, probe)
+        build.say_if_network_is_another(config.agent.network, probe, config.env.game)
         assert [network in m and "agent.network=dense" in m for m in caplog.messages] == [
             True
         ] * told

@@ -8,19 +8,21 @@ from configs.load import load
 from learner.checkpoint import Checkpoints
 from learner.experience import prepare
 from learner.loop import Progress
+from learner.replay import Replay
 from scripts import build
 
 
 def _agent(algorithm, devices):
     overrides = [f"learner.devices={devices}", "actors.runtime=in_process"]
     config = load(f"catch/{algorithm}", overrides)
-    return config, build.build_agent(config, build.probe_environment(config))
+    return config, build.build_agent(config, build.probe_environment(config.env, config.seed))
 
 
 def _experiences(config, probe, params, steps):
     """What a learner that never learns would be sent."""
     source = build.build_source(config, probe, 0)
-    composition, replay = build.composition(config), build.build_replay(config, 0)
+    composition = build.composition(config)
+    replay = Replay(config.replay.max_bytes, (0,)) if composition.needs_replay else None
     source.publish(params, 0)
     batches = [source.next_batch(1.0) for _ in range(steps)]
     source.close()

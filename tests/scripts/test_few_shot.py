@@ -110,7 +110,7 @@ def test_glyphs_have_so_many_classes():
     config = load("few_shot/glyphs_bmg", ["few_shot.ways=10000"])
     check(config)
     with pytest.raises(ConfigError, match="ways=10000: the split train has"):
-        build_tasks(config)
+        build_tasks(config.few_shot, config.env.game, config.agent.network)
 
 
 @pytest.mark.ci
@@ -128,7 +128,8 @@ def test_a_point_has_a_validation_on_the_same_tasks_for_all_seeds(tmp_path, monk
             *("meta.inner_steps=1", "meta.bootstrap_steps=2", "few_shot.validation_steps=[1, 2]"),
         ],
     )
-    learner = build_few_shot_learner(config, build_tasks(config))
+    tasks = build_tasks(config.few_shot, config.env.game, config.agent.network)
+    learner = build_few_shot_learner(config, tasks)
     assert (learner.steps, learner.updates) == (4, 2)
     state, metrics = learner.step(learner.place(learner.initial_state()))
     for name in ("support_loss_before", "query_loss_after_1", "accuracy_after_2"):

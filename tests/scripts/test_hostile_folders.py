@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from configs.load import ConfigError, dump, load
-from configs.schema import Config
 from learner.checkpoint import CheckpointError, Checkpoints
 from learner.loop import Progress
 from learner.reading import Unreadable, last_metrics
@@ -259,7 +258,7 @@ def _resume(run):
 def _begin_to_resume(run):
     """What `bmg train --resume` reads beside checkpoints, and writes then."""
     check_run_folder(run, resume=True)
-    resuming.check_schedule(Config(), run)
+    resuming.check_schedule(None, run)
     with locked(run):
         forget_after(run, 15 * 10**7)
         folder = RunFolder(run, tensorboard=False)

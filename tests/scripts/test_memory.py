@@ -11,12 +11,12 @@ from scripts.check import check
 def _check(source, overrides=()):
     config = load(source, overrides)
     check(config)
-    if config.runs_on_device:
+    if config.actors.on_device:
         environment = on_device.build_environment(config.env)
         algorithm = on_device.build_algorithm(config, environment)
         memory.check_on_device(config, environment, algorithm)
     else:
-        probe = build.probe_environment(config)
+        probe = build.probe_environment(config.env, config.seed)
         memory.check_memory(config, probe, build.build_agent(config, probe).network)
 
 

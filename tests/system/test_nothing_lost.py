@@ -92,7 +92,7 @@ def test_a_run_that_gets_no_memory_ends_in_one_line(tmp_path):
     with (
         contextlib.closing(Record(config, tmp_path, 3, NoDisplay())) as record,
         pytest.raises(RunFailed, match=r"^RESOURCE_EXHAUSTED: .*: make learner.batch_size, .*"),
-        record.noting_how_it_ends(config, Progress(updates=7)),
+        record.noting_how_it_ends(Progress(updates=7)),
     ):
         jnp.zeros(2**48, jnp.uint8).block_until_ready()
     summary = read_summary(tmp_path)

@@ -87,7 +87,7 @@ for k in range(12):
     try:
         try:
             threading.Timer(0.01 + 0.025 * k, os.kill, (os.getpid(), signal.SIGINT)).start()
-            with record.noting_how_it_ends(config, Progress(updates=k)):
+            with record.noting_how_it_ends(Progress(updates=k)):
                 checkpoints.save(state, Progress(updates=k))
                 time.sleep(10.0)
         finally:
