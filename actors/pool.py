@@ -48,7 +48,7 @@ class PoolSettings(NamedTuple):
 
 
 @dataclasses.dataclass
-class _Slot:
+class Slot:
     """One place in the pool, and the Ray actor that fills it at the moment.
 
     It is backing off (no handle), starting (a handle, no node) or playing. Ray starts an actor when
@@ -65,11 +65,39 @@ class _Slot:
     errors: int = 0  # of its own, in a row, without a finished unroll between them
     deaths: int = 0  # likewise, of its process
     busy_since: float = 0.0  # when its oldest outstanding call could first have started
+    outstanding: int = 0  # calls made of it, whose unrolls were not taken yet
     owed: list["_Call"] = dataclasses.field(default_factory=list)  # to be made when it plays
 
 
+class Turns:
+    """Who may be called next: of the playing slots those with the fewest calls outstanding.
+
+    Among equals it is the one that waits longest. Each operation takes the same time for a
+    thousand slots as for ten.
+    """
+
+    def __init__(self, most: int) -> None:
+        """`most` calls may be outstanding of a slot."""
+        self._waiting: list[dict[int, Slot]] = [{} for _ in range(most)]  # by calls outstanding
+
+    def put(self, slot: Slot) -> None:
+        """Notes how many calls a slot has outstanding, or that it does not play."""
+        self.remove(slot)
+        if slot.node is not None and slot.outstanding < len(self._waiting):
+            self._waiting[slot.outstanding][slot.index] = slot
+
+    def remove(self, slot: Slot) -> None:
+        """Takes a slot out of the line."""
+        for waiting in self._waiting:
+            waiting.pop(slot.index, None)
+
+    def first(self) -> Slot | None:
+        """Who is next; None: nobody may be called."""
+        return next((next(iter(w.values())) for w in self._waiting if w), None)
+
+
 class _Call(NamedTuple):
-    slot: _Slot
+    slot: Slot
     number: int  # in order of issue
     params: Any  # object reference
     version: int
@@ -116,12 +144,15 @@ class RaySource:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": settings.environment_variables},
         )(UnrollServer)
-        self._slots = [_Slot(index, start_at=0.0) for index in range(settings.actors)]
-        self._starting: dict[Any, _Slot] = {}  # by reference to the node's name
+        self._slots = [Slot(index, start_at=0.0) for index in range(settings.actors)]
+        self._starting: dict[Any, Slot] = {}  # by reference to the node's name
         for slot in self._slots:
             self._start(slot)
+        self._turns = Turns(settings.unrolls_in_flight)  # in fast mode
         self._calls: dict[Any, _Call] = {}  # by object reference, in order of issue
-        self._issued = 0
+        self._numbers: dict[int, Any] = {}  # their references by number
+        self._done: collections.deque[Any] = collections.deque()  # of them, not looked at yet
+        self._issued = self._taken = 0
         self._batch: list[Unroll] = []  # what a batch has so far
         self._params: tuple[Any, int] | None = None  # object reference and version
         # Published since; the newest is perhaps still being computed, the one before it is not.
@@ -192,6 +223,7 @@ class RaySource:
                 ray.kill(slot.handle)
         self._slots = []
         self._calls.clear()
+        self._numbers.clear()
         self._starting.clear()
 
     # --- parameters ---------------------------------------------------------------------------
@@ -222,13 +254,8 @@ class RaySource:
 
     def _call_fast(self) -> None:
         """Gives every actor something to do, within the bounds on unrolls and bytes."""
-        outstanding = collections.Counter(call.slot.index for call in self._calls.values())
-        for depth in range(self._settings.unrolls_in_flight):
-            for slot in self._slots:
-                free = slot.node is not None and outstanding[slot.index] == depth
-                if free and self._has_room():
-                    self._call(slot, *self._newest())
-                    outstanding[slot.index] += 1
+        while (slot := self._turns.first()) is not None and self._has_room():
+            self._call(slot, *self._newest())
 
     def _has_room(self) -> bool:
         """Whether one more unroll fits; one call is always allowed, or nothing would ever come."""
@@ -243,7 +270,7 @@ class RaySource:
         for _ in range(batches * self._settings.unrolls_per_batch):
             self._call(self._slots[self._issued % len(self._slots)], *self._params)
 
-    def _call(self, slot: _Slot, params: Any, version: int) -> None:
+    def _call(self, slot: Slot, params: Any, version: int) -> None:
         self._issue(_Call(slot, self._issued, params, version))
         self._issued += 1
 
@@ -253,44 +280,75 @@ class RaySource:
         if slot.node is None:
             slot.owed.append(call)
             return
-        if not any(other.slot is slot for other in self._calls.values()):
+        if not slot.outstanding:
             slot.busy_since = time.monotonic()
-        self._calls[slot.handle.unroll.remote(call.params, call.version)] = call
+        reference = slot.handle.unroll.remote(call.params, call.version)
+        self._calls[reference] = call
+        self._numbers[call.number] = reference
+        self._outstanding(slot, 1)
+
+    def _outstanding(self, slot: Slot, change: int) -> None:
+        slot.outstanding += change
+        self._turns.put(slot)
+
+    def _pop(self, reference: Any) -> _Call:
+        """Ends a call that is answered, or never will be."""
+        call = self._calls.pop(reference)
+        del self._numbers[call.number]
+        self._outstanding(call.slot, -1)
+        return call
 
     def _collect(self, timeout_seconds: float) -> None:
         """Waits for one call, the oldest one that is done, and takes its unroll."""
+        reference = self._answered(timeout_seconds)
+        if reference is None:
+            return
+        if reference in self._starting:
+            self._admit(reference)
+            return
+        call = self._pop(reference)
+        try:
+            unroll = ray.get(reference, timeout=_FETCH_SECONDS)
+        except (exceptions.ObjectLostError, exceptions.GetTimeoutError) as error:
+            self._lost(call, error)
+        except exceptions.RayError as error:
+            self._failed(call.slot, error, call)
+        else:
+            self._take(call, unroll)
+
+    def _answered(self, timeout_seconds: float) -> Any:
+        """The reference of the oldest call that is done, or of a start; None: of none in time.
+
+        To ask Ray takes longer the more references it is asked about, so all that are done are
+        kept, and it is asked again when none is left.
+        """
+        while self._done:
+            if (reference := self._done.popleft()) in self._calls:  # its slot was not emptied
+                return reference
         waiting = self._awaited()
         if not waiting:  # everyone backs off
             time.sleep(min(timeout_seconds, _LOOK_SECONDS))
-            return
+            return None
+        if self._settings.mode == "fast" and self._calls:
+            self._done.extend(ray.wait(waiting, num_returns=len(waiting), timeout=0)[0])
+            if self._done:
+                return self._done.popleft()
         ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_seconds)
-        for reference in ready:
-            if reference in self._starting:
-                self._admit(reference)
-                continue
-            call = self._calls.pop(reference)
-            try:
-                unroll = ray.get(reference, timeout=_FETCH_SECONDS)
-            except (exceptions.ObjectLostError, exceptions.GetTimeoutError) as error:
-                self._lost(call, error)
-            except exceptions.RayError as error:
-                self._failed(call.slot, error, call)
-            else:
-                self._take(call, unroll)
+        return ready[0] if ready else None
 
     def _awaited(self) -> list[Any]:
         """What must be answered next: any call, in strict mode the oldest; else any start."""
         if self._settings.mode == "fast":
             return list(self._calls) or list(self._starting)
-        issued = {call.number: reference for reference, call in self._calls.items()}
-        owed = {call.number: call.slot for slot in self._slots for call in slot.owed}
-        number = min([*issued, *owed])
-        if number in issued:
-            return [issued[number]]
-        return [reference for reference, slot in self._starting.items() if slot is owed[number]]
+        if self._taken in self._numbers:
+            return [self._numbers[self._taken]]
+        # Its actor has not begun, or it is owed by the next one in that place.
+        owing = {call.number: slot for slot in self._slots for call in slot.owed}[self._taken]
+        return [reference for reference, slot in self._starting.items() if slot is owing]
 
     def _take(self, call: _Call, unroll: Unroll) -> None:
         slot, self._silent_since = call.slot, None
+        self._taken += 1
         slot.errors, slot.deaths = 0, 0
         slot.answered, slot.busy_since = True, time.monotonic()
         self._counts["received"] += _bytes(unroll.trajectory)
@@ -356,7 +414,7 @@ class RaySource:
                 raise SourceFailed(f"Ray's head (gcs_server) at {head()} is gone")
         return self._headless_since is None
 
-    def _start(self, slot: _Slot) -> None:
+    def _start(self, slot: Slot) -> None:
         slot.serial = next(self._serials)
         slot.handle = self._actor_class.remote(self._spec, slot.serial)
         slot.asked_at = time.monotonic()
@@ -370,11 +428,12 @@ class RaySource:
         except exceptions.RayError as error:
             self._failed(slot, error)
             return
+        self._turns.put(slot)
         owed, slot.owed = slot.owed, []
         for call in owed:
             self._issue(call)
 
-    def _failed(self, slot: _Slot, error: Exception, call: _Call | None = None) -> None:
+    def _failed(self, slot: Slot, error: Exception, call: _Call | None = None) -> None:
         if _is_death(error):
             slot.deaths += 1
         else:
@@ -389,13 +448,16 @@ class RaySource:
         delay = min(_BACK_OFF_SECONDS * 2 ** (failures - 1), _BACK_OFF_SECONDS_MAX)
         self._replace(slot, call, delay)
 
-    def _replace(self, slot: _Slot, lost: _Call | None, delay: float) -> None:
+    def _replace(self, slot: Slot, lost: _Call | None, delay: float) -> None:
         """Empties a slot for a while; in strict mode its next actor takes over all its calls."""
         ray.kill(slot.handle)
         calls = [call for call in self._calls.values() if call.slot is slot] + slot.owed
         if lost is not None:
             calls.append(lost)
-        self._calls = {r: call for r, call in self._calls.items() if call.slot is not slot}
+        for call in calls:
+            self._calls.pop(self._numbers.pop(call.number, None), None)
+        slot.outstanding = 0
+        self._turns.remove(slot)
         self._starting = {r: other for r, other in self._starting.items() if other is not slot}
         slot.handle, slot.node, slot.answered = None, None, False
         slot.start_at = time.monotonic() + delay
@@ -438,12 +500,12 @@ class RaySource:
             limit = self._settings.unroll_timeout_seconds if answered else self._start_limit()
             if now - slot.busy_since > limit and not ray.wait([reference], timeout=0)[0]:
                 error = TimeoutError(f"no unroll within {limit:g} s")
-                self._failed(slot, error, self._calls.pop(reference))
+                self._failed(slot, error, self._pop(reference))
 
     def _start_limit(self) -> float:
         return max(self._settings.unroll_timeout_seconds, _START_SECONDS)
 
-    def _name(self, slot: _Slot) -> str:
+    def _name(self, slot: Slot) -> str:
         return f"actor {slot.serial} ({self._spec.environment.game})"
 
     def _room(self) -> str:

@@ -18,7 +18,7 @@ from actors import pool as pool_module
 from actors.cluster import connect, disconnect
 from actors.environments.vector import EnvironmentSpec
 from actors.in_process import InProcessSource
-from actors.pool import RaySource
+from actors.pool import RaySource, Slot, Turns
 from agents.networks import make_network
 from agents.trajectory import SourceFailed
 from tests.actors.batches import all_answer, next_batch
@@ -152,6 +152,25 @@ def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(poo
     all_answer(source)
     versions = [unroll.version for _ in range(6) for unroll in next_batch(source)]
     assert versions.count(7) >= 12 - 4  # four calls may have been outstanding when 7 was published
+
+
+def test_turns_go_to_whoever_has_the_fewest_calls_and_waits_longest():
+    slots = [Slot(index, start_at=0.0, node="here") for index in range(3)]
+    turns = Turns(2)
+    for slot in slots:
+        turns.put(slot)
+    order = []
+    while (slot := turns.first()) is not None:
+        order.append(slot.index)
+        slot.outstanding += 1
+        turns.put(slot)
+    assert order == [0, 1, 2, 0, 1, 2]
+    for slot in (slots[1], slots[0]):  # in the order of their answers
+        slot.outstanding -= 1
+        turns.put(slot)
+    slots[1].node = None
+    turns.put(slots[1])
+    assert turns.first() is slots[0]
 
 
 @pytest.mark.ci
