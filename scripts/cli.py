@@ -52,7 +52,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "bench":
         from scripts.bench.bench import bench
 
-        return bench(options.config, options.overrides, options.seconds)
+        return bench(options.config, options.overrides, options.seconds, options.budget)
     if options.command == "sweep":
         from scripts.sweep.sweep import sweep
 

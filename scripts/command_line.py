@@ -114,6 +114,12 @@ def _parser() -> _Parser:
     bench.add_argument("config", nargs="?", default=_BENCH_CONFIG)
     bench.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     bench.add_argument("--seconds", type=_positive, default=60, help="of the whole system's run")
+    bench.add_argument(
+        "--budget",
+        type=_positive,
+        metavar="SECONDS",
+        help="for everything: a line for each stage at once, the most important first",
+    )
 
     report = command(
         "report",

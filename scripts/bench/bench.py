@@ -2,10 +2,11 @@
 
 from configs.load import load
 from scripts import jax_environment, plugins
+from scripts.bench.budget import bench_within
 from scripts.check import check
 
 
-def bench(source: str, overrides: list[str], seconds: int) -> int:
+def bench(source: str, overrides: list[str], seconds: int, budget: int | None = None) -> int:
     """Measures environments, acting, learning and the whole system, one after the other.
 
     Each stage alone may use all cores, so the serial bound, 1 / (1 / acting + 1 / learning), is
@@ -15,6 +16,7 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
         source: configuration.
         overrides: of its keys.
         seconds: for which the whole system runs, after its warm-up.
+        budget: seconds for everything, in which stages are measured one by one; None: all of them.
 
     Raises:
         ConfigError: nothing was started.
@@ -24,7 +26,10 @@ def bench(source: str, overrides: list[str], seconds: int) -> int:
     check(config)
     jax_environment.require_jax()
     if config.actors.on_device:
-        from scripts.bench.on_device import bench_checked
+        from scripts.bench import on_device as runtime
     else:
-        from scripts.bench.with_actors import bench_checked
-    return bench_checked(config, source, overrides, seconds)
+        from scripts.bench import with_actors as runtime
+    if budget is None:
+        return runtime.bench_checked(config, source, overrides, seconds)
+    facts = {"config": source, "overrides": overrides}
+    return bench_within(budget, facts, runtime.stages(config, source, overrides))

@@ -1,8 +1,9 @@
 """`bmg bench` of seeds in one program: the stages, and how speed grows with seeds, K and L."""
 
+import functools
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,11 +16,13 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
 from scripts import few_shot, jax_environment, memory, on_device, runtime
+from scripts.bench.budget import Stage
 from scripts.bench.machine import machine, rate
 from scripts.check import check
 from scripts.settings import make_settings
 
 _ROUNDS = 5  # in which the programs take turns
+_STAGE_SECONDS = 5.0  # of a program within a budget
 _SHARE = 0.05  # of --seconds, for a program in a round
 _SEEDS = (1, 2, 8, 50)
 _INNER_STEPS = (1, 3, 7, 15)
@@ -41,14 +44,10 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     Raises:
         ConfigError: nothing was started.
     """
-    on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
-    runtime.use_compilation_cache()
-    jax_environment.require_device()
-    if not config.env.is_few_shot:
-        environment = on_device.build_environment(config.env)
-        algorithm = on_device.build_algorithm(config, environment)
-        memory.check_on_device(config, environment, algorithm)
-    programs = _programs(source, overrides, config)
+    _begin(config)
+    makers = _programs(source, overrides, config)
+    made = {make: make() for make in dict.fromkeys(makers.values())}
+    programs = {name: made[make] for name, make in makers.items()}
     # The configuration itself is in each series, under a name of its own: one program, timed once.
     rates: dict[Callable[[], int], list[float]] = {work: [] for work in programs.values()}
     for _ in range(_ROUNDS):
@@ -83,16 +82,54 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     return 0
 
 
-def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Callable[[], int]]:
-    whole = _training(config)
-    programs = {"whole": whole}
+def _begin(config: Config) -> None:
+    on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
+    runtime.use_compilation_cache()
+    jax_environment.require_device()
+    if not config.env.is_few_shot:
+        environment = on_device.build_environment(config.env)
+        algorithm = on_device.build_algorithm(config, environment)
+        memory.check_on_device(config, environment, algorithm)
+
+
+def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]:
+    """What `bench_checked` measures, one by one and the most important first."""
+    _begin(config)
+
+    def measured(make: _Make, left: float) -> dict[str, Any]:
+        del left
+        work = make()
+        rates = [rate(work, _STAGE_SECONDS / _ROUNDS) for _ in range(_ROUNDS)]
+        return {
+            "steps_per_second": round(statistics.median(rates)),
+            "range": [round(min(rates)), round(max(rates))],
+            "seconds_measured": _STAGE_SECONDS,
+        }
+
+    for name, make in _programs(source, overrides, config).items():
+        yield Stage(name, _STAGE_SECONDS, functools.partial(measured, make))
+
+
+# Compiles a program that makes some environment steps, and returns how many.
+_Make = Callable[[], Callable[[], int]]
+
+
+def _programs(source: str, overrides: list[str], config: Config) -> dict[str, _Make]:
+    """By name, the most important first; of one program there is one maker."""
+    whole = functools.partial(_training, config)
+    programs: dict[str, _Make] = {"whole": whole}
     if not config.agent.algorithm.startswith("q_lambda") and not config.env.is_few_shot:
         name = "actor_critic" if config.env.is_on_policy else "impala"
         plain = load(source, [*overrides, f"agent.algorithm={name}"])
-        programs = {"acting": _acting(plain), "acting_and_updates": _training(plain), **programs}
+        programs["acting"] = functools.partial(_acting, plain)
+        programs["acting_and_updates"] = functools.partial(_training, plain)
+
+    def add(name: str, variant: Config) -> None:
+        same = variant == config
+        programs[name] = whole if same else functools.partial(_training, variant)
+
     for seeds in _SEEDS:
-        variant = config.model_copy(update={"seeds": seeds})
-        programs[f"seeds={seeds}"] = whole if variant == config else _training(variant)
+        add(f"seeds={seeds}", config.model_copy(update={"seeds": seeds}))
     for by, values in (("inner_steps", _INNER_STEPS), ("bootstrap_steps", _BOOTSTRAP_STEPS)):
         for value in values:
             try:
@@ -101,7 +138,7 @@ def _programs(source: str, overrides: list[str], config: Config) -> dict[str, Ca
             except ConfigError:  # the algorithm fixes it
                 continue
             if variant.learns:
-                programs[f"{by}={value}"] = whole if variant == config else _training(variant)
+                add(f"{by}={value}", variant)
     return programs
 
 

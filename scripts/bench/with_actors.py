@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.loop import Events, LearningDiverged, LoopSettings, Progress
 from learner.loop import run as run_loop
 from scripts import build, jax_environment, memory, runtime
+from scripts.bench.budget import Stage
 from scripts.bench.learner import STAGE_SECONDS, algorithms, learning, variants
 from scripts.bench.machine import machine, rate
 from scripts.build import Agent, Playing
@@ -29,6 +30,7 @@ from scripts.ray_start import connect, disconnect
 
 _WARM_UP_SECONDS = 10.0  # of the whole system: actors fill up, caches settle
 _SAMPLE_SECONDS = 2.0
+_SHORTEST, _LONGEST = 6, 20  # seconds of the whole within a budget
 _FOREVER = 2**62  # frames
 
 
@@ -71,6 +73,47 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     }
     print(json.dumps(result, indent=2))
     return 0
+
+
+def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]:
+    """What `bench_checked` measures, one by one and the most important first."""
+    runtime.use_compilation_cache()
+    jax_environment.require_device()
+    probe = build.probe_environment(config.env, config.seed)
+    agent = partial(build.build_agent, config, probe)  # anew, as steps donate the first state
+    memory.check_memory(config, probe, agent().network)
+
+    def stage(name: str, measure: Callable[[], float]) -> Stage:
+        def measured(left: float) -> dict[str, Any]:
+            del left
+            rate = measure()
+            return {"steps_per_second": round(rate), "seconds_measured": STAGE_SECONDS}
+
+        return Stage(name, STAGE_SECONDS, measured)
+
+    def whole(left: float) -> dict[str, Any]:
+        player, envs = agent(), config.actors.envs_per_actor
+        start = partial(build.start_playing, config, player, 0)
+        size = build.unroll_bytes(probe, config.learner.unroll_length, envs)
+        seconds = min(_LONGEST, int(left - _WARM_UP_SECONDS))
+        run, sizes = _whole(config.actors, size, start, player.initial_state, seconds)
+        sizes.pop("samples")
+        return {**run, "memory": sizes, "seconds_measured": seconds + _WARM_UP_SECONDS}
+
+    yield stage("learner_step", lambda: learning(config, agent()))
+    yield Stage("whole", _WARM_UP_SECONDS + _SHORTEST, whole)
+    yield stage("environment_and_policy", lambda: _acting(build.server_spec(config), agent()))
+    yield stage(
+        "environment",
+        lambda: _environment(config.env, config.actors.envs_per_actor, config.seed),
+    )
+    for name, variant in variants(
+        source, overrides, is_bmg=config.agent.algorithm == "bmg"
+    ).items():
+        yield stage(
+            f"learner_step of {name}",
+            lambda variant=variant: learning(variant, build.build_agent(variant, probe)),
+        )
 
 
 def _environment(env: EnvironmentConfig, envs: int, seed: int) -> float:
