@@ -308,7 +308,7 @@ class RaySource:
             return
         call = self._pop(reference)
         try:
-            unroll = ray.get(reference, timeout=_FETCH_SECONDS)
+            unroll: Any = ray.get(reference, timeout=_FETCH_SECONDS)
         except (exceptions.ObjectLostError, exceptions.GetTimeoutError) as error:
             self._lost(call, error)
         except exceptions.RayError as error:

@@ -28,21 +28,21 @@ _STEPS, _ENVS = 20, 4  # of an unroll, as small as the policy's logits allow
 _CATCH = EnvironmentSpec("catch", "catch", 1, 1, 0.0, False, 0, 1, 0.0)
 
 
-@ray.remote(num_cpus=0, max_concurrency=8)
 class _Everybody:
     """Answers for every place."""
 
     def __init__(self) -> None:
         rows = (_STEPS, _ENVS)
+        arrays: dict[str, Any] = {
+            "observation": np.zeros((_STEPS + 1, _ENVS, 50), np.uint8),
+            "action": np.zeros(rows, np.int32),
+            "reward": np.zeros(rows, np.float32),
+            "discount": np.ones(rows, np.float32),
+            "behaviour_logits": np.zeros((*rows, 3), np.float32),
+            "valid": np.ones(rows, bool),
+        }
         self._unroll = Unroll(
-            trajectory=Trajectory(
-                observation=np.zeros((_STEPS + 1, _ENVS, 50), np.uint8),
-                action=np.zeros(rows, np.int32),
-                reward=np.zeros(rows, np.float32),
-                discount=np.ones(rows, np.float32),
-                behaviour_logits=np.zeros((*rows, 3), np.float32),
-                valid=np.ones(rows, bool),
-            ),
+            trajectory=Trajectory(**arrays),
             version=0,
             actor="actor",
             frames=_STEPS * _ENVS,
@@ -107,7 +107,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each, in each round")
     arguments = parser.parse_args()
     connect(None, 0, 1)
-    everybody = _Everybody.remote()
+    in_ray: Any = ray.remote(_Everybody)
+    everybody = in_ray.options(num_cpus=0, max_concurrency=8).remote()
     drivers = {places: _Driver(everybody, places) for places in arguments.places}
     rates: dict[int, list[tuple[float, float]]] = {places: [] for places in drivers}
     for driver in drivers.values():
