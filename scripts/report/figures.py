@@ -118,8 +118,8 @@ def percent_axis(axis: Any) -> None:
     axis.set_major_formatter(PercentFormatter(1.0))
 
 
-def few_ticks(most: int) -> Any:
-    """A locator of at most so many ticks."""
+def few_ticks(most: int, *, whole: bool = False) -> Any:
+    """A locator of at most so many ticks, of whole numbers alone if so wished."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(most)
+    return MaxNLocator(most, integer=whole)

@@ -6,11 +6,9 @@ from actors.environments.atari_games import BY_NAME
 from scripts.report import game_figures as figures
 from scripts.report.comparison import Comparison, counted
 from scripts.report.game_tables import aggregate_rows, evaluation_rows, game_rows
-from scripts.report.html import Section
+from scripts.report.html import Section, file_name
 from scripts.report.learning_curves import draw_game
 from scripts.report.published_agents import Published
-
-_LONGEST_FILE = 60  # characters, of at most four bytes each; a name has 255
 
 
 def report_agents(section: Section, comparison: Comparison, published: Sequence[Published]) -> None:
@@ -39,8 +37,3 @@ def report_agents(section: Section, comparison: Comparison, published: Sequence[
         )
     section.table("Scores", game_rows(comparison), "games")
     section.table("Separate evaluations", evaluation_rows(comparison), "evaluations")
-
-
-def file_name(game: str) -> str:
-    """A game's name as a part of a file's; Gymnasium's have slashes and colons."""
-    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in game)[:_LONGEST_FILE]

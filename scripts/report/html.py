@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.report.figures import pyplot
 from scripts.report.tables import BYTES_OF_PATHS, write_tables
@@ -25,7 +25,11 @@ img { max-width: 100%; height: auto; }
 figure { margin: 1.5rem 0; } figcaption { font-size: 13px; color: #555; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; font-size: 13px; }
 dd { margin: 0; }
+details { border-bottom: 1px solid #ddd; } summary { cursor: pointer; padding: .3rem 0; }
 """
+STORY = "run_"  # how files and anchors of stories begin
+_DOTS_OF_A_STORY = 130  # an inch: its panels are many and small, and a page may have dozens
+_LONGEST_FILE = 60  # characters, of at most four bytes each; a name has 255
 _MOST_COLUMNS = 10  # that fit into a window of 1,280 pixels whatever stands in them
 # A click on a column's head sorts by its numbers or texts, a second one the other way round.
 _SORT = """
@@ -47,6 +51,14 @@ document.querySelectorAll("th").forEach(head => head.onclick = () => {
 """
 
 
+class Story(NamedTuple):
+    """What one run did, to be unfolded."""
+
+    title: str
+    facts: dict[str, Any]
+    figure: str | None  # name of a PNG file without its ending
+
+
 class Section:
     """A part of a report: its tables and figures, written into a folder as they come."""
 
@@ -56,6 +68,7 @@ class Section:
         self.notes: list[str] = []
         self.tables: list[tuple[str, list[dict[str, Any]]]] = []  # with their titles
         self.figures: list[str] = []  # names of PNG files without their endings
+        self.stories: list[Story] = []
         self.files: list[str] = []  # all that were written
         self._folder, self._suffix = folder, suffix
 
@@ -77,6 +90,28 @@ class Section:
             self.files.append(f"{stem}.{kind}")
         pyplot().close(figure)
         self.figures.append(stem)
+
+    def story(self, title: str, facts: dict[str, Any], figure: Any, run: str) -> None:
+        """Writes, shows and frees the figure, if there is one, of one run's story.
+
+        Args:
+            title: of the story.
+            facts: beside the figure.
+            figure: any, or None.
+            run: its name, which others may have as well.
+        """
+        stem = None
+        if figure is not None:
+            stem = f"{STORY}{len(self.stories) + 1}_{file_name(run)}"
+            figure.savefig(self._folder / f"{stem}.png", dpi=_DOTS_OF_A_STORY)
+            self.files.append(f"{stem}.png")
+            pyplot().close(figure)
+        self.stories.append(Story(title, facts, stem))
+
+
+def file_name(text: str) -> str:
+    """A name as a part of a file's; Gymnasium's games have slashes and colons."""
+    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in text)[:_LONGEST_FILE]
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:
@@ -104,17 +139,28 @@ def _section(folder: Path, section: Section) -> str:
         parts.append(f"<h3>{html.escape(title)}</h3>{_table(rows)}")
     parts += [_figure(folder, stem) for stem in section.figures[1:]]
     if section.facts:
-        facts = "".join(
-            f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
-            for key, value in section.facts.items()
-        )
-        parts.append(f"<h3>Protocol</h3><dl>{facts}</dl>")
+        parts.append(f"<h3>Protocol</h3>{_facts(section.facts)}")
+    unfolded = " open" if len(section.stories) == 1 else ""
+    for number, (title, facts, stem) in enumerate(section.stories, start=1):
+        parts.append(f'<details id="{STORY}{number}"{unfolded}><summary>{html.escape(title)}')
+        parts.append(f"</summary>{_facts(facts)}")
+        if stem is not None:
+            parts.append(_figure(folder, stem, title))
+        parts.append("</details>")
     return "\n".join([*parts, "</section>"])
 
 
-def _figure(folder: Path, stem: str) -> str:
+def _facts(facts: dict[str, Any]) -> str:
+    told = "".join(
+        f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
+        for key, value in facts.items()
+    )
+    return f"<dl>{told}</dl>"
+
+
+def _figure(folder: Path, stem: str, title: str | None = None) -> str:
     picture = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
-    caption = html.escape(stem.replace("_", " "))
+    caption = html.escape(title or stem.replace("_", " "))
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
         f"<figcaption>{caption}</figcaption></figure>"

@@ -111,6 +111,11 @@ def draw_game(
     return figure
 
 
+def keys_of_heads(name: str) -> list[str]:
+    """Metrics of what auxiliary heads may have learned of a hyper-parameter."""
+    return [f"{META}auxiliary_{head}/{name}" for head in range(1, _MOST_HEADS + 1)]
+
+
 def _draw_returns(axes: Any, lines: Sequence[Line]) -> None:
     for label, runs, style in lines:
         draw_runs(axes, runs, RETURN, label, style)
@@ -122,7 +127,7 @@ def _draw_learned(axes: Any, lines: Sequence[Line], name: str) -> None:
     for label, runs, style in lines:
         draw_runs(axes, runs, META + name, label, style)
     thin = {"linestyle": ":", "linewidth": 0.8}
-    of_heads = [f"{META}auxiliary_{head}/{name}" for head in range(1, _MOST_HEADS + 1)]
+    of_heads = keys_of_heads(name)
     for key in of_heads:
         for _, runs, style in lines:
             draw_runs(axes, runs, key, None, style | thin)

@@ -12,13 +12,14 @@ from scripts.report.few_shot import report_tasks
 from scripts.report.figures import STYLE, pyplot
 from scripts.report.finding import find_runs, planned_trials
 from scripts.report.game_report import report_agents
-from scripts.report.html import Section, write_page
+from scripts.report.html import STORY, Section, write_page
 from scripts.report.learning_curves import draw_curve, draw_hyperparameters, lines_of
 from scripts.report.published_agents import Published, read_published
 from scripts.report.runs import RETURN, Run, read_run, shown
 from scripts.report.seed_report import report_groups
 from scripts.report.seed_runs import pool
 from scripts.report.settings import difference_rows
+from scripts.report.stories import report_stories
 from scripts.report.tables import rounded
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def report(
         for index, comparison in enumerate(comparisons, start=1):
             suffix = f"_protocol{index}" if len(comparisons) > 1 else ""
             sections.append(_report_comparison(comparison, others, folder, suffix))
+        sections.append(Section(folder, "Each run's own story"))
+        report_stories(sections[-1], every)
     if len(comparisons) > 1:
         differing = ", ".join(_differing(comparisons))
         note = (
@@ -104,7 +107,7 @@ def report(
     sections[0].notes[:0] = [f"left out: {fault}" for fault in faults]  # which stderr has told
     page = write_page(folder, " and ".join(shown(path.name) for path in given[:3]), sections)
     written = [*(file for section in sections for file in section.files), page]
-    told = [file for file in written if not file.endswith(".pdf") and not file.startswith("game_")]
+    told = [f for f in written if not f.endswith(".pdf") and not f.startswith(("game_", STORY))]
     print(", ".join(printable(str(folder / name), _LONGEST_FAULT) for name in told))
     return 0
 

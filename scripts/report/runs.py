@@ -1,6 +1,6 @@
 """Reading run folders: what `bmg report` knows of a run.
 
-Shapes: `S` seeds, `N` points.
+Shapes: `S` seeds, `N` points, `M` lines of metrics.jsonl.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +56,7 @@ class Run(NamedTuple):
     seconds: np.ndarray  # [N] of training, of all seeds together; NaN where unknown
     evaluations: list[dict[str, Any]]
     together: bool  # of several seeds in one program: it is of a `seeds.npz`
+    logged: dict[str, np.ndarray]  # [M] numbers of the lines of metrics.jsonl; NaN where unknown
     faults: tuple[str, ...] = ()  # what of its files cannot be read, and is left out
 
     @property
@@ -183,6 +184,7 @@ def read_run(path: Path) -> Run:
         raise ConfigError(f"{path} holds no run (no metrics.jsonl); give run folders")
     config, faults = _config(path, required=together)
     lines, unread = read_metrics(path, _MOST_LINES)
+    logged = columns(lines)
     summary, more = read_summary(path)
     if together:
         of_tasks = config.get("env.suite") == "few_shot"
@@ -191,14 +193,17 @@ def read_run(path: Path) -> Run:
     elif lines and lines[-1]["frames"]:
         of_tasks, seeds = False, [summary.get("seed", config.get("seed"))]
         frames = np.array([line["frames"] for line in lines])
-        curves = {name: values[None] for name, values in columns(lines).items()}
+        curves = {name: values[None] for name, values in logged.items()}
         seconds = curves.get("seconds", np.full((1, len(lines)), np.nan))[0]
     else:
         reason = f"{path / METRICS} is empty: the run has logged nothing yet"
         raise ConfigError(unread[0] if unread else reason)
     evaluations, unusable = _evaluations(path, of_tasks)
     every = (*unread, *more, *unusable, *faults)
-    return Run(path, config, summary, seeds, frames, curves, seconds, evaluations, together, every)
+    return Run(
+        *(path, config, summary, seeds, frames, curves, seconds, evaluations),
+        *(together, logged, every),
+    )
 
 
 def columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -150,7 +150,7 @@ def run_of(losses, algorithm="maml"):
     tasks = 25.0 * np.arange(1, losses.shape[1] + 1)
     config = {"meta.inner_steps": 1, "learner.batch_size": 25, "agent.algorithm": algorithm}
     curves = {"validation/query_loss_after_1": losses, "validation/query_loss_after_10": losses}
-    return Run(None, config, {}, list(range(len(losses))), tasks, curves, tasks / 5, [], True)
+    return Run(None, config, {}, list(range(len(losses))), tasks, curves, tasks / 5, [], True, {})
 
 
 def test_where_a_run_is_as_good_as_a_level():

@@ -503,7 +503,7 @@ def test_a_figure_for_each_swap_period(tmp_path):
     names = {file.name for file in (tmp_path / "still").iterdir()}
     assert names == {
         *("cumulative_reward.png", "cumulative_reward.pdf", "table.md", "table.csv"),
-        "index.html",
+        *("run_1_c.png", "index.html"),
     }
 
 
