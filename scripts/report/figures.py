@@ -1,6 +1,7 @@
 """The look that all figures share: readable in print, in grey and by colour-blind eyes."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ STYLE = {
 WIDTH = 7.0  # inches: a page's text
 LINE_OF_TEXT = 0.165  # inches, of 8 points
 _LETTERS = 112  # of 8 points, in a line of a legend
+_LETTERS_OF_A_LEVEL = 24  # in a line of a label right of axes
 _POINTS = 200  # of a mean over runs
 
 
@@ -104,6 +106,55 @@ def legend_above(figure: Any, axes: Any) -> None:
     rows = -(-len(labels) // columns)
     figure.set_figheight(figure.get_figheight() + LINE_OF_TEXT * (rows + 0.5))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=3.5)
+
+
+def places_apart(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Middles of labels in [0, 1], as near to where they are wanted as none overlaps another.
+
+    Args:
+        wanted: shares of the height of some axes, largest first.
+        heights: of the labels, in such shares.
+    """
+    places, top = list[float](), 1.0
+    for share, height in zip(wanted, heights, strict=True):
+        places.append(min(share, top - height / 2))
+        top = places[-1] - height / 2
+    bottom = 0.0
+    for index in reversed(range(len(places))):
+        places[index] = max(places[index], bottom + heights[index] / 2)
+        bottom = places[index] + heights[index] / 2
+    return places
+
+
+def label_levels(axes: Any, levels: Sequence[tuple[str, float]]) -> None:
+    """Names values right of some axes; those outside of its range at its edge, with an arrow.
+
+    The axes' range stays as it is.
+
+    Args:
+        axes: with a linear ordinate, of a figure of constrained layout with all else in it.
+        levels: labels and values.
+    """
+    if not levels:
+        return
+    figure = axes.figure
+    figure.get_layout_engine().execute(figure)  # until then the axes' height is not known
+    line = LINE_OF_TEXT * figure.dpi / axes.get_window_extent().height
+    low, high = axes.get_ylim()
+    ordered = sorted(levels, key=lambda level: -level[1])
+    shares = [(value - low) / (high - low) for _, value in ordered]
+    arrows = ["↑ " if share > 1 else "↓ " if share < 0 else "" for share in shares]
+    texts = [
+        textwrap.fill(arrow + label, _LETTERS_OF_A_LEVEL)
+        for arrow, (label, _) in zip(arrows, ordered, strict=True)
+    ]
+    heights = [line * (1.0 + text.count("\n")) for text in texts]
+    outside = {"transform": axes.transAxes, "clip_on": False}
+    places = places_apart(np.clip(shares, 0.0, 1.0).tolist(), heights)
+    for text, share, place in zip(texts, shares, places, strict=True):
+        if 0 <= share <= 1:
+            axes.plot([1.0, 1.02], [share, place], color="0.55", linewidth=0.6, **outside)
+        axes.text(1.03, place, text, fontsize=7, color="0.3", va="center", **outside)
 
 
 def span(numbers: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from scripts.report.comparison import Agent, Comparison, counted
 from scripts.report.figures import (
     draw_band,
     few_ticks,
+    label_levels,
     label_steps,
     legend_above,
     line_style,
@@ -122,21 +123,28 @@ def draw_over_frames(drawing: Drawing, name: str) -> Any:
         over = scores_over_time(agent.runs, comparison.games, grid)
         estimate = scores.aggregate_over_time(over, name, drawing.rng)
         draw_band(axes, grid, estimate, agent.label, drawing.styles[agent.label])
-    if name == "median":
-        for column, label in BASELINES.items():
-            final = float(np.median(published_scores(column, comparison.games)))
-            axes.axhline(final, color="0.4", linestyle=":", linewidth=1)
-            text = f"{label} at 200M frames: {percent(final)}"
-            axes.annotate(
-                text, (0.01, final), xycoords=("axes fraction", "data"), fontsize=7, va="bottom"
-            )
     label_steps(axes, "environment frames")
     axes.set_xlim(0, comparison.total)
     axes.set_ylabel(f"{name} human-normalised score")
     percent_axis(axes.yaxis)
     axes.set_title(drawing.caption, fontsize=9)
     legend_above(figure, axes)
+    if name == "median":
+        _draw_baselines(axes, comparison.games)
     return figure
+
+
+def _draw_baselines(axes: Any, games: list[str]) -> None:
+    """Where published agents ended, without a change of the range of the curves."""
+    low, high = axes.get_ylim()
+    levels = []
+    for column, label in BASELINES.items():
+        final = float(np.median(published_scores(column, games)))
+        levels.append((f"{label} at 200M frames: {percent(final)}", final))
+        if low <= final <= high:
+            axes.axhline(final, color="0.4", linestyle=":", linewidth=1)
+    axes.set_ylim(low, high)
+    label_levels(axes, levels)
 
 
 def draw_profiles(drawing: Drawing) -> Any:

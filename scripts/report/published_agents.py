@@ -13,7 +13,7 @@ import numpy as np
 
 from actors.environments.atari_games import BY_NAME
 from configs.load import ConfigError
-from scripts.report.figures import LINE_OF_TEXT
+from scripts.report.figures import LINE_OF_TEXT, label_levels
 from scripts.report.runs import Run
 
 _COLUMNS = ("source", "agent", "game", "mframes", "score", "sd", "seeds", "sticky", "kind")
@@ -167,6 +167,9 @@ def draw_published(
 ) -> None:
     """Draws published curves, thinner and paler than a run's, and names them below the figure.
 
+    They do not stretch the axes, else a short run would be a flat line: where they end beyond the
+    runs' range, their scores stand at its edge.
+
     Args:
         figure: of constrained layout, with room of `legend_height`.
         axes: of returns against frames, with the runs and their legend.
@@ -176,6 +179,7 @@ def draw_published(
     if not curves:
         return
     handles = []
+    of_runs = axes.get_ylim() if np.isfinite(axes.dataLim.get_points()).all() else None
     for index, entry in enumerate(curves):
         handles += axes.plot(
             *(entry.frames, entry.scores),
@@ -189,6 +193,13 @@ def draw_published(
         **{"title": _caption(curves, runs), "title_fontsize": _POINTS},
         **{"frameon": False, "handlelength": 3.5},
     )
+    if of_runs is not None:
+        axes.set_ylim(of_runs)
+    label_levels(axes, [(_ending(entry), float(entry.scores[-1])) for entry in curves])
+
+
+def _ending(entry: Published) -> str:
+    return f"{entry.agent}: {entry.scores[-1]:,.4g}"
 
 
 def legend_height(curves: Sequence[Published]) -> float:

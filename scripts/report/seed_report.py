@@ -15,6 +15,7 @@ from scripts.report.figures import (
     legend_above,
     line_style,
     new_figure,
+    places_apart,
 )
 from scripts.report.html import Section
 from scripts.report.scores import Estimate
@@ -135,15 +136,8 @@ def _label_ends(axes: Any, curves: list[Curve]) -> None:
     low, high = axes.get_ylim()
     line = LINE_OF_TEXT / (axes.figure.get_figheight() - 0.8)  # of the height of the axes
     heights = [line * (1.3 + curve.label.count("\n")) for curve in curves]
-    places, top = [], 1.0
-    for curve, height in zip(curves, heights, strict=True):
-        end = (float(curve.y.value[-1]) - low) / (high - low)
-        places.append(min(end, top - height / 2))
-        top = places[-1] - height / 2
-    bottom = 0.0
-    for index in reversed(range(len(curves))):
-        places[index] = max(places[index], bottom + heights[index] / 2)
-        bottom = places[index] + heights[index] / 2
+    ends = [(float(curve.y.value[-1]) - low) / (high - low) for curve in curves]
+    places = places_apart(ends, heights)
     for curve, place in zip(curves, places, strict=True):
         outside = {"transform": axes.transAxes, "clip_on": False}
         axes.plot([1.015, 1.085], [place, place], **curve.style, **outside)

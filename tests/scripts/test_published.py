@@ -2,6 +2,7 @@
 
 import csv
 import importlib.resources
+import itertools
 import json
 
 import numpy as np
@@ -12,8 +13,9 @@ from configs.load import ConfigError, frames_of
 from scripts.report import scores
 from scripts.report.common_frames import report_common_frames
 from scripts.report.comparison import compare
-from scripts.report.figures import pyplot
+from scripts.report.figures import label_levels, new_figure, pyplot
 from scripts.report.html import Section
+from scripts.report.learning_curves import draw_curve, lines_of
 from scripts.report.published_agents import drawn, read_published
 from scripts.report.report import report
 from scripts.report.runs import read_run
@@ -212,3 +214,40 @@ def test_frames_are_written_as_total_frames_may_be():
     for text in ("soon", "1.5", "0", ""):
         with pytest.raises(ConfigError, match=rf"^--frames {text or 'None'}: input should be"):
             frames_of("--frames", text)
+
+
+def test_published_scores_do_not_flatten_a_short_run(tmp_path):
+    _write(tmp_path / "a", "bmg", "pong", 0, -19.5, total=8_000_000)
+    run = read_run(tmp_path / "a")
+    (comparison,) = compare([run])
+    figure = draw_curve(lines_of(comparison), read_published(None))
+    axes = figure.axes[0]
+    _, returns = run.curve("episode_return")
+    low, high = axes.get_ylim()
+    assert high - low < 1.2 * np.ptp(returns)
+    assert low < returns.min() < returns.max() < high
+    texts = [text.get_text() for text in axes.texts]
+    assert "↑ IQN (CNN torso): 11.33" in [text.replace("\n", " ") for text in texts]
+    assert len(texts) == 5
+    pyplot().close(figure)
+
+
+def test_labels_of_levels_stand_apart_in_their_order_and_at_the_edge():
+    figure, ((axes,),) = new_figure(3.0)
+    axes.plot([0, 1], [0.0, 1.0])
+    before = axes.get_ylim()
+    levels = [("a", 118.0), ("b", 118.0), ("a name of more than one line, b", 0.9), ("c", 0.91)]
+    label_levels(axes, [*levels, ("d", -5.0), ("e", -5.0)])
+    assert axes.get_ylim() == before
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:2] == ["↑ a", "↑ b"]
+    assert texts[2] == "c"
+    assert texts[3].count("\n") == 1
+    assert texts[4:] == ["↓ d", "↓ e"]
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    for above, below in itertools.pairwise(boxes):
+        assert above.y0 >= below.y1
+    inside = figure.bbox
+    assert all(inside.contains(*box.max) and inside.contains(*box.min) for box in boxes)
+    pyplot().close(figure)
