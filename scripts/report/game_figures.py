@@ -5,7 +5,6 @@ import functools
 import importlib.resources
 import itertools
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from scripts.report.returns import (
     normalised,
     scores_over_time,
 )
+from scripts.report.runs import Run
 from scripts.report.scores import Estimate
 from scripts.report.tables import percent
 
@@ -169,7 +169,7 @@ def draw_profiles(drawing: Drawing) -> Any:
 
 
 def draw_relative_scores(drawing: Drawing) -> Any:
-    """Each game's score relative to STACX, or to the first of two agents."""
+    """Each game's score relative to STACX, or to the first of two agents; of several games."""
     comparison = drawing.comparison
     pair = _pair(comparison.agents)
     if pair is None:
@@ -177,15 +177,12 @@ def draw_relative_scores(drawing: Drawing) -> Any:
     baseline, agent = pair
     values = {}
     for game in comparison.games:
-        ours, theirs = (
-            float(np.nanmean([final_return(run, comparison.total) for run in a.runs[game]]))
-            for a in (agent, baseline)
-        )
-        known = BY_NAME[game]
-        value = scores.relative_score(ours, theirs, known.random_score, known.human_score)
-        if math.isfinite(value):
-            values[game] = value
-    if not values:
+        ours, theirs = (_final_returns(a.runs[game], comparison.total) for a in (agent, baseline))
+        if len(ours) and len(theirs):
+            random, human = BY_NAME[game].random_score, BY_NAME[game].human_score
+            means = float(ours.mean()), float(theirs.mean())
+            values[game] = scores.relative_score(*means, random, human)
+    if len(values) < 2:
         return None
     ordered = sorted(values, key=lambda game: values[game])
     figure, ((axes,),) = new_figure(1.0 + 0.14 * len(ordered))
@@ -233,8 +230,13 @@ def draw_bootstrap_steps(drawing: Drawing) -> Any:
     """Final returns for each L, games side by side (six at most)."""
     comparison = drawing.comparison
     by_steps = _varying(comparison.agents, "meta.bootstrap_steps")
-    games = comparison.games[:6]
-    if len(by_steps) < 2 or not games:
+    known = {
+        game: {n: _final_returns(a.runs[game], comparison.total) for n, a in by_steps.items()}
+        for game in comparison.games
+    }
+    games = [game for game, of in known.items() if sum(len(final) > 0 for final in of.values()) > 1]
+    games = games[:6]
+    if not games:
         return None
     rows, columns = -(-len(games) // 3), min(3, len(games))
     figure, panels = new_figure(2.6 * rows, rows, columns)
@@ -243,9 +245,7 @@ def draw_bootstrap_steps(drawing: Drawing) -> Any:
             panel.set_visible(False)
             continue
         means = []
-        for steps, agent in by_steps.items():
-            final = np.array([final_return(run, comparison.total) for run in agent.runs[game]])
-            final = final[np.isfinite(final)]
+        for steps, final in known[game].items():
             panel.plot([steps] * len(final), final, "o", color="0.6", markersize=4)
             means.append(final.mean() if len(final) else np.nan)
         panel.plot(list(by_steps), means, "-s", color="#0072B2")
@@ -256,6 +256,12 @@ def draw_bootstrap_steps(drawing: Drawing) -> Any:
         panel.set_xlabel("bootstrap steps L")
     panels[0][0].set_ylabel("final return (grey: each seed)")
     return figure
+
+
+def _final_returns(runs: Sequence[Run], total: int) -> np.ndarray:
+    """Raw final returns [S] of the runs that have one."""
+    final = np.array([final_return(run, total) for run in runs])
+    return final[np.isfinite(final)]
 
 
 def _varying(agents: Sequence[Agent], key: str) -> dict[Any, Agent]:

@@ -7,7 +7,7 @@ from scripts.report import game_figures as figures
 from scripts.report.comparison import Comparison, counted
 from scripts.report.game_tables import aggregate_rows, evaluation_rows, game_rows
 from scripts.report.html import Section, file_name
-from scripts.report.learning_curves import draw_game
+from scripts.report.learning_curves import draw_curves, draw_game
 from scripts.report.published_agents import Published
 
 
@@ -21,7 +21,10 @@ def report_agents(section: Section, comparison: Comparison, published: Sequence[
     """
     agents, games = comparison.agents, comparison.games
     drawing = figures.prepare(comparison)
-    if games and all(game in BY_NAME for game in games):
+    every = sorted({game for agent in agents for game in agent.runs})
+    if len(every) > 1:  # of one there is a figure already
+        section.figure(draw_curves(agents, every, drawing.styles), "curves")
+    if drawing.agents and all(game in BY_NAME for game in games):
         title = f"Human-normalised scores, {counted(len(games), 'game')}"
         section.table(title, aggregate_rows(drawing), "aggregates")
         section.figure(figures.draw_aggregates(drawing), "aggregates")
@@ -31,7 +34,7 @@ def report_agents(section: Section, comparison: Comparison, published: Sequence[
         section.figure(figures.draw_relative_scores(drawing), "relative_scores")
         section.figure(figures.draw_ablations(drawing), "ablations")
     section.figure(figures.draw_bootstrap_steps(drawing), "bootstrap_steps_by_game")
-    for game in sorted({game for agent in agents for game in agent.runs}):
+    for game in every:
         section.figure(
             draw_game(agents, game, drawing.styles, published), f"game_{file_name(game)}"
         )

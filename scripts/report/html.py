@@ -16,9 +16,9 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-to
   padding-top: 1rem; }
 h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th { cursor: pointer; } td.number { text-align: right; }
+th { cursor: pointer; } th, td { text-align: left; } .number { text-align: right; }
 th[data-down]::after { content: " \\25BE"; } th[data-up]::after { content: " \\25B4"; }
-th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; text-align: left; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; }
 .shared { font-size: 13px; color: #555; } .wide { overflow-x: auto; }
 img { max-width: 100%; height: auto; }
 .notes { background: #fff6df; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
@@ -175,15 +175,13 @@ def _table(rows: list[dict[str, Any]]) -> str:
         shared = []
     above = "; ".join(f"{_text(key)}: {_text(rows[0][key])}" for key in shared)
     known = [key for key in known if key not in shared]
-    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in known)
-    body = "".join(f"<tr>{''.join(_cell(row[key]) for key in known)}</tr>" for row in rows)
+    numbers = {key for key in known if any(isinstance(row[key], int | float) for row in rows)}
+    kinds = {key: ' class="number"' if key in numbers else "" for key in known}
+    head = "".join(f"<th{kinds[key]}>{html.escape(str(key))}</th>" for key in known)
+    cells = ("".join(f"<td{kinds[key]}>{_text(row[key])}</td>" for key in known) for row in rows)
+    body = "".join(f"<tr>{of_row}</tr>" for of_row in cells)
     table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
     return f'<p class="shared">In all rows: {above}</p>{table}' if above else table
-
-
-def _cell(value: Any) -> str:
-    kind = ' class="number"' if isinstance(value, int | float) else ""
-    return f"<td{kind}>{_text(value)}</td>"
 
 
 def _text(value: Any) -> str:

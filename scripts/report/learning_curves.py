@@ -18,6 +18,7 @@ from scripts.report.published_agents import Published, draw_published, drawn, le
 from scripts.report.runs import META, RETURN, Run, learned_in
 
 _COLUMNS = 4  # panels of hyper-parameters
+_MOST_GAMES = 12  # in one figure; each has one of its own, too
 _MOST_HEADS = 16  # auxiliary ones
 
 
@@ -50,11 +51,15 @@ def lines_of(comparison: Comparison) -> list[Line]:
 def draw_curve(lines: Sequence[Line], published: Sequence[Published]) -> Any:
     """Mean return of the recent episodes against frames, with reference scores.
 
+    None if none of the runs knows one.
+
     Args:
         lines: of one game, at least one.
         published: agents, of which some in the same game are drawn as well.
     """
     runs = [run for line in lines for run in line.runs]
+    if not any(map(_has_returns, runs)):
+        return None
     others = drawn(published, runs)
     figure, ((axes,),) = new_figure(4 + legend_height(others))
     _draw_returns(axes, lines)
@@ -87,12 +92,43 @@ def draw_hyperparameters(lines: Sequence[Line]) -> Any:
     return figure
 
 
+def draw_curves(agents: Sequence[Agent], games: Sequence[str], styles: dict[str, Any]) -> Any:
+    """Returns against frames of each game in which some are known, a dozen at most; or None."""
+    lines = {game: _of_game(agents, game, styles) for game in games}
+    every = [g for g in games if any(_has_returns(run) for line in lines[g] for run in line.runs)]
+    known = every[:_MOST_GAMES]
+    if not known:
+        return None
+    columns = min(_COLUMNS, len(known))
+    rows = -(-len(known) // columns)
+    figure, panels = new_figure((1.5 if columns > 2 else 2.4) * rows + 0.3, rows, columns)
+    for panel, game in zip(panels.flat, known, strict=False):
+        _draw_returns(panel, lines[game])
+        panel.set_title(game.replace("_", " "), fontsize=8)
+        panel.tick_params(labelsize=7)
+        panel.set_xlabel("")
+        panel.xaxis.set_major_locator(few_ticks(3))
+    for panel in panels.flat[len(known) :]:
+        panel.set_visible(False)
+    told = f" (the first {len(known)} of {len(every)} games)" if len(known) < len(every) else ""
+    figure.supxlabel(f"environment frames{told}", fontsize=8)
+    figure.supylabel("episode return", fontsize=8)
+    fullest = max(range(len(known)), key=lambda index: len(lines[known[index]]))
+    legend_above(figure, panels.flat[fullest])
+    return figure
+
+
 def draw_game(
     agents: Sequence[Agent], game: str, styles: dict[str, Any], published: Sequence[Published]
 ) -> Any:
-    """A game's returns over frames, and below them what its agents have learned."""
-    lines = [Line(a.label, a.runs[game], styles[a.label]) for a in agents if game in a.runs]
+    """A game's returns over frames, and below them what its agents have learned.
+
+    Only what is known; None if nothing is.
+    """
+    lines = _of_game(agents, game, styles)
     runs = [run for line in lines for run in line.runs]
+    if not any(map(_has_returns, runs)):
+        return draw_hyperparameters(lines)
     names = learned_in(runs)
     others = drawn(published, runs)
     rows = -(-len(names) // _COLUMNS)
@@ -109,6 +145,14 @@ def draw_game(
     legend_above(figure, top)
     draw_published(figure, top, others, runs)
     return figure
+
+
+def _of_game(agents: Sequence[Agent], game: str, styles: dict[str, Any]) -> list[Line]:
+    return [Line(a.label, a.runs[game], styles[a.label]) for a in agents if game in a.runs]
+
+
+def _has_returns(run: Run) -> bool:
+    return len(run.curve(RETURN)[0]) > 0
 
 
 def keys_of_heads(name: str) -> list[str]:

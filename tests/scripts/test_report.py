@@ -16,8 +16,10 @@ import yaml
 
 from actors.environments.atari_games import BY_NAME, GAMES
 from configs.load import ConfigError
+from scripts.report.comparison import compare
 from scripts.report.figures import line_style, pyplot
-from scripts.report.learning_curves import Line, draw_hyperparameters
+from scripts.report.game_figures import draw_bootstrap_steps, draw_relative_scores, prepare
+from scripts.report.learning_curves import Line, draw_curves, draw_game, draw_hyperparameters
 from scripts.report.report import report
 from scripts.report.runs import read_run
 from tests.scripts.synthetic_runs import write_run
@@ -82,7 +84,7 @@ def test_all_figures_of_a_comparison(tmp_path):
     _report(tmp_path / "runs", out=tmp_path / "out")
     for stem in (
         *("aggregates", "median_over_frames", "iqm_over_frames", "performance_profiles"),
-        *("relative_scores", "game_pong", "game_breakout", "game_qbert"),
+        *("relative_scores", "game_pong", "game_breakout", "game_qbert", "curves"),
     ):
         for kind in ("png", "pdf"):
             assert (tmp_path / "out" / f"{stem}.{kind}").stat().st_size > 5_000, stem
@@ -92,6 +94,9 @@ def test_all_figures_of_a_comparison(tmp_path):
     assert differing["agent.algorithm"] == ("bmg", "stacx")
     assert differing["meta.matching"] == ("kl_value", "l2")
     assert "env.game" not in differing
+    page = (tmp_path / "out/index.html").read_text()
+    assert re.findall('alt="(.*?)"', page)[0] == "curves"
+    assert page.index('alt="curves"') < page.index("<table>")
     agents = {row["agent"] for row in _rows(tmp_path / "out/aggregates.csv")}
     assert {"stacx", "bmg", "IMPALA deep, published, 200M frames"} <= agents
 
@@ -222,6 +227,42 @@ def test_runs_without_returns_are_said_and_not_drawn_as_zero(tmp_path, capsys):
     )
     _report(tmp_path / "runs", out=tmp_path / "none")
     assert not (tmp_path / "none/iqm_over_frames.png").exists()
+
+
+def test_games_without_returns_have_no_axes_of_returns(tmp_path):
+    """As Pong in the shipped smoke sweep, where hardly an episode ends."""
+    for game in ("pong", "breakout"):
+        for name, steps in (("a", 1), ("b", 2)):
+            folder = tmp_path / f"runs/{game}-{name}"
+            overrides = (f"name={name}", f"meta.bootstrap_steps={steps}")
+            write_run(folder, "bmg", game, 0, 3.0, lines=4, overrides=overrides)
+            if game == "pong":
+                text = re.sub('"episode_return": [^,]*', '"episode_return": null', _metrics(folder))
+                (folder / "metrics.jsonl").write_text(text)
+            summary = json.loads((folder / "summary.json").read_text())
+            (folder / "summary.json").write_text(json.dumps({**summary, "name": name}))
+    runs = [read_run(path) for path in sorted((tmp_path / "runs").iterdir())]
+    (comparison,) = compare(runs)
+    styles = {agent.label: line_style(0) for agent in comparison.agents}
+    drawing = prepare(comparison)
+    titles = {
+        "curves": draw_curves(comparison.agents, ("breakout", "pong"), styles),
+        "pong": draw_game(comparison.agents, "pong", styles, ()),
+        "bootstrap_steps": draw_bootstrap_steps(drawing),
+        "relative_scores": draw_relative_scores(drawing),
+    }
+    for name, figure in titles.items():
+        shown = [axes.get_title() for axes in figure.axes if axes.get_visible()] if figure else None
+        titles[name] = shown
+    assert titles == {
+        "curves": ["breakout"],
+        "pong": ["discount", "entropy cost"],
+        "bootstrap_steps": ["breakout"],
+        "relative_scores": None,
+    }
+    pyplot().close("all")
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    assert not (tmp_path / "out/aggregates.csv").exists()  # it would be of published agents alone
 
 
 def _metrics(folder):
