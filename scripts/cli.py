@@ -14,6 +14,7 @@ import argparse
 import importlib.metadata
 import logging
 import warnings
+from pathlib import Path
 
 from learner.reading import printable
 from scripts.command_line import parse
@@ -61,9 +62,12 @@ def _dispatch(options: argparse.Namespace) -> int:
         )
     if options.command == "report":
         from configs.load import frames_of
-        from scripts.report.report import report
+        from scripts.report.finding import folders_with_curves
 
         frames = None if options.frames is None else frames_of("--frames", options.frames)
+        folders_with_curves([Path(folder) for folder in options.run_dirs])  # or it is refused
+        from scripts.report.report import report  # which imports all that draws
+
         return report(options.run_dirs, options.out, options.mix, frames, options.published)
     if options.command == "configs":
         from scripts.configs import configs

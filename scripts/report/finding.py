@@ -10,7 +10,7 @@ from learner.run_folder import SEEDS
 _CURVES = (METRICS, SEEDS)  # of which a run folder has one at least
 
 
-def find_runs(paths: list[Path]) -> list[Path]:
+def folders_with_curves(paths: list[Path]) -> list[Path]:
     """The run folders that are given, or lie in folders that are given.
 
     Raises:

@@ -10,7 +10,7 @@ from scripts.report.common_frames import report_common_frames
 from scripts.report.comparison import OF_ALL, Comparison, compare, never_started
 from scripts.report.few_shot import report_tasks
 from scripts.report.figures import STYLE, pyplot
-from scripts.report.finding import find_runs, planned_trials
+from scripts.report.finding import folders_with_curves, planned_trials
 from scripts.report.game_report import report_agents
 from scripts.report.html import STORY, Section, write_page
 from scripts.report.learning_curves import draw_curve, draw_hyperparameters, lines_of
@@ -51,7 +51,7 @@ def report(
     """
     others = read_published(published)
     given = [Path(run_dir) for run_dir in run_dirs]
-    paths = find_runs(given)
+    paths = folders_with_curves(given)
     planned, faults = planned_trials(given)
     notes = never_started(planned, paths)
     every = list[Run]()

@@ -32,7 +32,12 @@ from scripts.report.seed_statistics import (
     within_a_period,
 )
 from scripts.report.seed_table import reward_unit, table_rows, totals
-from scripts.report.sensitivity import draw_sensitivity, sensitivities, sensitivity_rows
+from scripts.report.sensitivity import (
+    draw_sensitivity,
+    final_returns,
+    sensitivities,
+    sensitivity_rows,
+)
 from scripts.report.settings import difference_rows
 
 _POINTS_DRAWN = 1_000
@@ -60,7 +65,7 @@ def report_groups(section: Section, groups: list[Group], table: str) -> None:
         groups: at least one.
         table: name of the table's files, without their endings.
     """
-    groups = sorted(groups, key=lambda group: -float(totals(group, int(group.frames[-1])).mean()))
+    groups = sorted(groups, key=_success, reverse=True)
     styles = {group.label: line_style(index) for index, group in enumerate(groups)}
     worlds = by_world(groups)
     for world, members in worlds.items():
@@ -80,6 +85,14 @@ def report_groups(section: Section, groups: list[Group], table: str) -> None:
             f"runs of {len(worlds)} worlds, {' and '.join(worlds)}: each has figures of its own, "
             "and totals are compared within a world only"
         )
+
+
+def _success(group: Group) -> float:
+    """What a group is ranked by: the final return of its episodes; without these, total reward."""
+    if group.episode_return is None:
+        return float(totals(group, int(group.frames[-1])).mean())
+    mean = float(mean_interval(final_returns(group)).value)
+    return mean if np.isfinite(mean) else -np.inf
 
 
 def _report_world(

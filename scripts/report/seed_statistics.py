@@ -4,7 +4,7 @@ Shapes: `S` seeds, `N` points, `B` bins. A point holds what happened since the p
 """
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from scripts.report.scores import Estimate
 
@@ -29,7 +29,7 @@ def mean_interval(values: np.ndarray) -> Estimate:
     )
     squares = np.where(known, (values - mean) ** 2, 0).sum(0)
     freedom = np.maximum(count - 1, 1)
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
+    half = special.stdtrit(freedom, 0.975) * np.sqrt(squares / freedom / np.maximum(count, 1))
     half = np.where(count > 1, half, np.nan)
     return Estimate(mean, mean - half, mean + half)
 

@@ -6,21 +6,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scripts.report.figures import draw_points, new_figure, span
+from scripts.report.runs import shown
 from scripts.report.scores import Estimate, aggregate
 from scripts.report.seed_runs import Group
 from scripts.report.seed_statistics import binned_means
 
-_FEWEST = 3  # values, else there is nothing to see
+_FEWEST = 2  # values, else there is nothing to see
 _LAST = 0.1  # share of a run whose episodes count
 _WIDE = 10.0  # ratio of values from which on the axis is logarithmic
 _RNG_SEED = 0
 
 
 class Sensitivity(NamedTuple):
-    """One hyper-parameter: for each algorithm an aggregate at each value that it started from."""
+    """One hyper-parameter: for each agent an aggregate at each value that it started from."""
 
     key: str
-    lines: dict[str, dict[float, Estimate]]  # by algorithm and value, which increases
+    # By algorithm (and name, where several agents have it) and value, which increases.
+    lines: dict[str, dict[float, Estimate]]
     games: int
     seeds: list[int]  # numbers of seeds that points have, in all games together
 
@@ -34,7 +36,7 @@ def final_returns(group: Group) -> np.ndarray:
 
 
 def sensitivities(groups: list[Group]) -> list[Sensitivity]:
-    """Those of each hyper-parameter of which the groups have at least three values.
+    """Those of each hyper-parameter of which agents in one world have several values.
 
     Of several that were varied, each is seen where the others have the value that most groups have.
     Returns are divided by the best mean that a group reaches in the game, so that games count
@@ -43,25 +45,48 @@ def sensitivities(groups: list[Group]) -> list[Sensitivity]:
     groups = [group for group in groups if group.episode_return is not None]
     keys = sorted({key for group in groups for key in group.config if _is_start(key)})
     usual = {key: _usual([group.setting(key) for group in groups]) for key in keys}
-    varied = [key for key in keys if len(_values(groups, key)) >= _FEWEST]
     best: dict[str, float] = {}
     for group in groups:
         mean = float(np.nanmean(final_returns(group)))
         best[group.world] = max(best.get(group.world, 0.0), mean)
     found = []
-    for key in varied:
+    for key in keys:
         fixed = [other for other in keys if other != key]
         seen = [g for g in groups if all(g.setting(other) == usual[other] for other in fixed)]
-        if len(_values(seen, key)) >= _FEWEST:
-            found.append(_sensitivity(key, seen, best))
+        if agents := _by_agent(seen, key):
+            found.append(_sensitivity(key, agents, best))
     return found
 
 
-def _sensitivity(key: str, groups: list[Group], best: dict[str, float]) -> Sensitivity:
+def _by_agent(groups: list[Group], key: str) -> dict[str, list[Group]]:
+    """Groups of each agent that has several values of a key in the same world.
+
+    An agent is an algorithm; where several groups of one have the same value in the same world, its
+    name is told as well.
+    """
+    places = Counter((_algorithm(g), g.world, repr(g.setting(key))) for g in groups)
+    several = {algorithm for (algorithm, *_), count in places.items() if count > 1}
+    agents: dict[str, list[Group]] = {}
+    for group in groups:
+        label, name = _algorithm(group), shown(group.setting("name"))
+        if label in several and name != label:
+            label += f", {name}"
+        agents.setdefault(label, []).append(group)
+    for label, members in agents.items():
+        by_world = {g.world: [o for o in members if o.world == g.world] for g in members}
+        agents[label] = [g for g in members if len(_values(by_world[g.world], key)) >= _FEWEST]
+    return {label: members for label, members in sorted(agents.items()) if members}
+
+
+def _algorithm(group: Group) -> str:
+    return str(group.setting("agent.algorithm"))
+
+
+def _sensitivity(key: str, agents: dict[str, list[Group]], best: dict[str, float]) -> Sensitivity:
     lines: dict[str, dict[float, Estimate]] = {}
-    seeds = set[int]()
-    for algorithm in sorted({str(group.setting("agent.algorithm")) for group in groups}):
-        own = [group for group in groups if group.setting("agent.algorithm") == algorithm]
+    seeds, worlds = set[int](), set[str]()
+    for label, own in agents.items():
+        worlds |= {group.world for group in own}
         points = {}
         for value in _values(own, key):
             there = [group for group in own if group.setting(key) == value]
@@ -69,8 +94,8 @@ def _sensitivity(key: str, groups: list[Group], best: dict[str, float]) -> Sensi
             scores = [np.nan_to_num(of_game) for of_game in scores]
             points[value] = aggregate(scores, np.random.default_rng(_RNG_SEED))["IQM"]
             seeds.add(sum(map(len, scores)))
-        lines[algorithm] = points
-    return Sensitivity(key, lines, len({group.world for group in groups}), sorted(seeds))
+        lines[label] = points
+    return Sensitivity(key, lines, len(worlds), sorted(seeds))
 
 
 def _is_start(key: str) -> bool:
@@ -92,7 +117,7 @@ def _values(groups: list[Group], key: str) -> list[float]:
 
 
 def draw_sensitivity(sensitivity: Sensitivity) -> Any:
-    """Final return against the starting value, a line for each algorithm."""
+    """Final return against the starting value, a line for each agent."""
     key, lines = sensitivity.key, sensitivity.lines
     values = sorted({value for points in lines.values() for value in points})
     wide = values[0] > 0 and values[-1] / values[0] >= _WIDE

@@ -280,6 +280,7 @@ except SystemExit:
         ("train atari/bmg env.suite=gymnasium learner.batch_size=7", ("rich",)),
         ("sweep nonsense", ("rich",)),
         ("status nonsense", ()),
+        ("report nonsense", ("rich",)),
     ],
 )
 def test_answers_at_once_import_little(words, also):

@@ -11,6 +11,7 @@ from scipy import stats
 
 from configs.load import ConfigError
 from scripts.report.bootstrap_steps import draw_bootstrap_steps
+from scripts.report.figures import pyplot
 from scripts.report.report import report
 from scripts.report.runs import read_run
 from scripts.report.seed_runs import pool
@@ -26,6 +27,7 @@ from scripts.report.seed_statistics import (
     within_a_period,
 )
 from scripts.report.seed_table import table_rows
+from scripts.report.sensitivity import draw_sensitivity, sensitivities
 
 PERIOD = 1_000
 
@@ -631,6 +633,34 @@ def test_returns_of_episodes_are_drawn_and_tabulated(tmp_path, capsys):
     assert [float(row["episode return, last 10%"]) for row in rows] == [5.0, 5.0]
     half = stats.t.ppf(0.975, 1)  # of the standard error of 4 and 6, which is 1
     assert float(rows[0]["95% low of it"]) == pytest.approx(5 - half, abs=1e-3)
+
+
+def test_groups_are_ranked_by_the_return_of_their_episodes(tmp_path):
+    """Total reward would have it the other way round."""
+    for name, level, reward in (("worse", 3, 9.0), ("better", 8, 1.0)):
+        folder = _episodes(tmp_path / name, level, name=name, meta__learning_rate=level)
+        with np.load(folder / "seeds.npz") as file:
+            arrays = dict(file)
+        np.savez(folder / "seeds.npz", **{**arrays, "reward": np.full((2, 40), reward)})
+    run_report(tmp_path / "worse", tmp_path / "better", out=tmp_path / "out")
+    assert [row["group"] for row in table(tmp_path / "out")] == ["better", "worse"]
+
+
+def test_two_starting_values_are_drawn_and_agents_of_one_algorithm_apart(tmp_path):
+    for start in (0.03, 0.3):
+        for name, level in (("bmg", 6.0), ("bmg_other", 4.0 + start)):
+            keys = {"agent__algorithm": "bmg", "agent__entropy_cost": start}
+            keys["meta__learning_rate"] = level if name == "bmg" else 0.0
+            _episodes(tmp_path / f"{name}-{start}", level, name=name, **keys)
+        _episodes(tmp_path / f"i-{start}", 2.0, name=f"i{start}", agent__entropy_cost=start)
+    groups = pool([read_run(path) for path in sorted(tmp_path.iterdir())])
+    (found,) = sensitivities(groups)
+    assert found.key == "agent.entropy_cost"
+    assert list(found.lines) == ["actor_critic", "bmg", "bmg, bmg_other"]
+    assert all(list(points) == [0.03, 0.3] for points in found.lines.values())
+    assert float(found.lines["bmg, bmg_other"][0.3].value) == pytest.approx(4.3 / 6)
+    assert (found.games, found.seeds) == (1, [2])
+    pyplot().close(draw_sensitivity(found))
 
 
 def test_sensitivity_to_starting_values(tmp_path):
