@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from jax.profiler import TraceAnnotation
 
 from agents.trajectory import SourceFailed
 
@@ -120,6 +121,7 @@ class Events:
     # (state of host arrays, progress, what `Runtime.save` gave for it)
     on_checkpoint: Callable[[Any, Progress, dict[str, np.ndarray] | None], None] = _nothing
     on_snapshot: Callable[[Any, Progress], None] = _nothing
+    before_step: Callable[[Progress], None] = _nothing
 
 
 def run(
@@ -148,7 +150,7 @@ def run(
         events: get metrics each `log_every_seconds`, before each checkpoint and at the end; a
             checkpoint each `checkpoint_every_seconds`, a step later, but not at the end, unless
             the source fails; a snapshot after the step that reaches a multiple of
-            `snapshot_every_frames`.
+            `snapshot_every_frames`; and the counters before each step.
 
     Returns:
         The last state, as host arrays.
@@ -170,17 +172,22 @@ def run(
         )
 
     def next_batch() -> Batch | None:
-        return runtime.next_batch(stop, due) if progress.frames < settings.total_frames else None
+        if progress.frames >= settings.total_frames:
+            return None
+        with TraceAnnotation("wait for batch"):
+            return runtime.next_batch(stop, due)
 
     held: tuple[Any, Progress, dict[str, np.ndarray] | None] | None = None
     learned: Batch | None = None
     batch = next_batch()
     while batch is not None:
         learned = batch
+        events.before_step(progress)
         progress.frames += learned.frames
         progress.env_steps += learned.env_steps
         progress.updates += learned.updates
-        state = runtime.step(state, learned, progress)
+        with TraceAnnotation("start step"):
+            state = runtime.step(state, learned, progress)
         now = time.monotonic()
         saving = learned.due and now - last_checkpoint >= settings.checkpoint_every_seconds
         # Set before the next batch asks whether it is due.
@@ -199,7 +206,8 @@ def run(
                     runtime.require_good(state, learned, progress)
                     events.on_checkpoint(kept, progress, None)
             raise
-        runtime.finish(learned, progress)
+        with TraceAnnotation("wait for step"):
+            runtime.finish(learned, progress)
         progress.seconds = time.monotonic() - started
         if learned.due:
             events.on_metrics(runtime.line(progress))

@@ -36,7 +36,12 @@ def _dispatch(options: argparse.Namespace) -> int:
         from scripts.train import train
 
         return train(
-            options.config, options.overrides, options.run_dir, options.resume, options.dry_run
+            options.config,
+            options.overrides,
+            options.run_dir,
+            options.resume,
+            options.dry_run,
+            options.profile,
         )
     if options.command == "evaluate":
         from scripts.evaluate import evaluate

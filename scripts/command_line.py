@@ -75,6 +75,11 @@ def _parser() -> _Parser:
         action="store_true",
         help="checks, prints the resolved configuration and what would start, and starts nothing",
     )
+    train.add_argument(
+        "--profile",
+        action="store_true",
+        help="also traces ten steps of the learner, at most a second, into RUN_DIR/profile",
+    )
 
     evaluate = command(
         "evaluate",

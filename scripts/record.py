@@ -32,6 +32,7 @@ from scripts import plugins, signals
 from scripts.check import RunFailed, environment_spec, out_of_memory
 from scripts.display import Display
 from scripts.output import say
+from scripts.profiling import Profile
 from scripts.provenance import now, provenance
 from scripts.runtime import memory_mb
 
@@ -88,7 +89,14 @@ def loop_settings(config: Config) -> LoopSettings:
 class Record:
     """What a run shows and leaves behind: its folder, the display, Weights & Biases."""
 
-    def __init__(self, config: Config, path: Path, num_actions: int, display: Display) -> None:
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        num_actions: int,
+        display: Display,
+        profile: bool = False,
+    ) -> None:
         """Begins the folder.
 
         Args:
@@ -96,6 +104,7 @@ class Record:
             path: of its folder.
             num_actions: of its environment.
             display: which is closed with the record.
+            profile: whether to trace a few steps.
         """
         self.path = path
         self.display = display
@@ -117,7 +126,13 @@ class Record:
         names = config.meta.learned if config.learns else []
         uppers = {name: config.hyperparameter_range(name)[1] for name in names}
         self._silence = Silence(uppers, config.meta.epsilon)
+        self._profile = Profile(path) if profile else None
         self.note("running")
+
+    def before_step(self, progress: Progress) -> None:
+        """Takes the loop's counters before each step."""
+        if self._profile is not None:
+            self._profile.before_step(progress)
 
     def metrics(self, metrics: dict[str, Any]) -> None:
         """Takes the loop's metrics; adds the memory of all processes of this machine."""
@@ -183,6 +198,8 @@ class Record:
 
     def close(self) -> None:
         """Closes the files and leaves the terminal as it was."""
+        if self._profile is not None:
+            self._profile.close()
         self.display.close()
         self._folder.close()
         logging.getLogger().removeHandler(self._log)

@@ -19,6 +19,7 @@ def train(
     run_dir: str | None,
     resume: bool,
     dry_run: bool = False,
+    profile: bool = False,
 ) -> int:
     """Trains, and returns the exit status: 0, or 128 + the signal that ended the run.
 
@@ -28,6 +29,7 @@ def train(
         run_dir: None: a new folder.
         resume: whether to go on with what is there.
         dry_run: only prints what would be trained.
+        profile: whether to leave a trace of a few steps in the run folder.
 
     Raises:
         ConfigError: nothing was created or started.
@@ -43,7 +45,7 @@ def train(
         plugins.sink(config.logging.sink, source, say=own)
     if config.learner.process:  # of several; the first one sees to the run folder
         check(config)
-        return _start(config, Path(run_dir or "runs"), resume, [])
+        return _start(config, Path(run_dir or "runs"), resume, [], profile)
     if not run_dir:
         check(config)
         if resume:
@@ -51,7 +53,7 @@ def train(
         if dry_run:
             return _print_plan(config, source, overrides, None)
         with new_folder(config.name) as path:
-            return _start(config, path, resume, overrides)
+            return _start(config, path, resume, overrides, profile)
     path = Path(run_dir)
     check(with_own_schedule(config, path) if resume else config)
     check_run_folder(path, resume=resume)
@@ -60,7 +62,7 @@ def train(
         check_schedule(config.learner.schedule_frames, path)
     if dry_run:
         return _print_plan(config, source, overrides, path)
-    return _start(config, path, resume, overrides)
+    return _start(config, path, resume, overrides, profile)
 
 
 def _print_plan(config: Config, source: str, overrides: list[str], path: Path | None) -> int:
@@ -69,7 +71,7 @@ def _print_plan(config: Config, source: str, overrides: list[str], path: Path | 
     return print_plan(config, source, overrides, path)
 
 
-def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> int:
+def _start(config: Config, path: Path, resume: bool, overrides: list[str], profile: bool) -> int:
     from scripts.display import NoDisplay, make_display
 
     without_effect = keys_without_effect(config, overrides)
@@ -88,4 +90,4 @@ def _start(config: Config, path: Path, resume: bool, overrides: list[str]) -> in
             from scripts.train_on_device import run
         else:
             from scripts.train_with_actors import run
-        return run(config, path, resume, without_effect, display)
+        return run(config, path, resume, without_effect, display, profile)

@@ -46,7 +46,12 @@ def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
 
 
 def run(
-    config: Config, path: Path, resume: bool, without_effect: Mapping[str, str], display: Display
+    config: Config,
+    path: Path,
+    resume: bool,
+    without_effect: Mapping[str, str],
+    display: Display,
+    profile: bool,
 ) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
@@ -56,6 +61,7 @@ def run(
         resume: whether to go on with what is there.
         without_effect: keys that were given and act nowhere, and why.
         display: of what the run waits for, and of its metrics.
+        profile: whether to trace a few steps.
 
     Raises:
         ConfigError: nothing was created.
@@ -82,7 +88,7 @@ def run(
             except Exception as error:  # a damaged archive raises a dozen kinds
                 raise RunFailed(f"{path / SEEDS} cannot be read: {error}") from error
         progress.starts += 1
-        record = Record(config, path, num_actions, display)
+        record = Record(config, path, num_actions, display, profile)
         stack.enter_context(contextlib.closing(record))
         keep_schedule(config.hyperparameters_from, path)
 
@@ -105,7 +111,7 @@ def run(
                 progress,
                 loop_settings(config),
                 stop,
-                Events(record.metrics, on_checkpoint),
+                Events(record.metrics, on_checkpoint, before_step=record.before_step),
             )
             save(state, progress)
         say(

@@ -33,7 +33,12 @@ from scripts.runtime import StopSignals
 
 
 def run(
-    config: Config, path: Path, resume: bool, without_effect: Mapping[str, str], display: Display
+    config: Config,
+    path: Path,
+    resume: bool,
+    without_effect: Mapping[str, str],
+    display: Display,
+    profile: bool,
 ) -> int:
     """Trains, and returns the exit status; as `scripts.train.train`.
 
@@ -43,6 +48,7 @@ def run(
         resume: whether to go on with what is there.
         without_effect: keys that were given and act nowhere, and why.
         display: of what the run waits for, and of its metrics.
+        profile: whether to trace a few steps.
 
     Raises:
         ConfigError: nothing was created or started.
@@ -82,7 +88,7 @@ def run(
             start = functools.partial(build.start_playing, config, agent)
             progress = _follow(agent.initial_state, start, loop_settings(config), stop)
         else:
-            progress = _lead(config, agent, checkpoints, path, resume, stop, display)
+            progress = _lead(config, agent, checkpoints, path, resume, stop, display, profile)
     finally:
         ray_start.disconnect(actors)
     return 0 if progress.frames >= config.total_frames else stop.exit_status()
@@ -110,13 +116,14 @@ def _lead(
     resume: bool,
     stop: StopSignals,
     display: Display,
+    profile: bool,
 ) -> Progress:
     """The learner process that writes the run folder; nearly always the only one."""
     with hold(path, resume), ray_watch.watched(*ray_start.watched(config.actors, path)):
         earlier = config_load.load(str(configuration_of(path))) if resume else config
         state, progress = starting_point(agent.initial_state, checkpoints, path, resume)
         state, progress = shared_start(state, progress)
-        record = Record(config, path, agent.probe.num_actions, display)
+        record = Record(config, path, agent.probe.num_actions, display, profile)
         with contextlib.closing(record):
             keep_schedule(config.hyperparameters_from, path)
             horizons = earlier.horizon, config.horizon
@@ -159,7 +166,7 @@ def _learn(
         record.display.wait(runtime.waits_for)
         # So that a run killed early can be resumed, too.
         on_checkpoint(state, progress, runtime.save())
-        events = Events(record.metrics, on_checkpoint, on_snapshot)
+        events = Events(record.metrics, on_checkpoint, on_snapshot, record.before_step)
         state = run_loop(runtime, state, progress, settings, stop, events)
         checkpoints.save(state, progress, runtime.save())
 
