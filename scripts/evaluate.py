@@ -45,8 +45,10 @@ def evaluate(
     path = Path(run_dir)
     require_run(run_dir)
     import_all = functools.partial(plugins.import_all, say=True)
-    config = load(str(path / "config.yaml"), (), import_all)
+    source = str(path / "config.yaml")
+    config = load(source, (), import_all)
     check_same_run(config, path)
+    plugins.say_game(config.env, source)
     if config.env.is_few_shot:
         check_evaluation(policy, protocol, video, snapshots)
     if config.actors.on_device:

@@ -16,7 +16,7 @@ from agents import hyperparameters
 from agents.hyperparameters import Hyperparameter
 from configs.load import ConfigError
 from configs.names import TABLES
-from configs.schema import AgentConfig, OuterConfig, config_type
+from configs.schema import AgentConfig, EnvironmentConfig, OuterConfig, config_type
 from scripts import jax_environment
 
 _log = logging.getLogger(__name__)
@@ -75,6 +75,13 @@ def sink(name: str, source: str, *, say: bool = False) -> Sink:
     if not callable(found):
         raise ConfigError(f"logging.sink={name}: {module} has no function {function}")
     return found
+
+
+def say_game(env: EnvironmentConfig, source: str) -> None:
+    """Says which module the game of a stranger's file names; it is imported where it is made."""
+    module, colon, _ = env.game.partition(":")
+    if env.suite == "gymnasium" and colon:
+        _say(module, source, "environment")
 
 
 def _say(name: str, source: str, what: str = "plugin") -> None:

@@ -1,6 +1,7 @@
 """`bmg train`: one run from a configuration to a run folder."""
 
 import contextlib
+import functools
 from pathlib import Path
 
 from configs import load as config_load
@@ -40,7 +41,10 @@ def train(
         assert run_dir is not None
         check_run_folder(Path(run_dir), resume=True)
         source = str(configuration_of(Path(run_dir)))
-    config = config_load.load(source, overrides, plugins.import_all)
+    import_all = functools.partial(plugins.import_all, say=own)
+    config = config_load.load(source, overrides, import_all)
+    if own:
+        plugins.say_game(config.env, source)
     if config.logging.sink is not None:
         plugins.sink(config.logging.sink, source, say=own)
     if config.learner.process:  # of several; the first one sees to the run folder

@@ -103,7 +103,8 @@ def test_names_of_what_is_built_in():
         assert set(entries) == set(table.built_in), key
 
 
-def test_an_algorithm_on_an_environment_of_gymnasium(folder):
+def test_an_algorithm_on_an_environment_of_gymnasium(folder, caplog):
+    """Whose run says which files it runs, where nothing but its own folder names them."""
     last = _train(folder, "my_maze", "my_algorithm")[-1]
     assert last["learner_updates"] == 3
     assert np.isfinite(last["loss/total"])
@@ -111,6 +112,11 @@ def test_an_algorithm_on_an_environment_of_gymnasium(folder):
     assert load(str(file)).plugins == ["my_algorithm"]
     assert train(str(file), ["total_frames=2500"], str(folder / "run"), True) == 0
     assert read_metrics(folder / "run")[-1]["learner_updates"] == 5
+    assert "is run" not in caplog.text
+    assert train(None, ["total_frames=2600"], str(folder / "run"), True) == 0
+    for what in ("plugin my_algorithm", "environment my_maze"):
+        told = f"names the {what}: {folder / what.split()[1]}.py is run"
+        assert [told in record.message for record in caplog.records].count(True) == 1, what
     with pytest.raises(ConfigError, match=r"plugins=\['my_algorithm', 'my_loss'\]: the run in"):
         train(str(file), ["plugins=[my_algorithm,my_loss]"], str(folder / "run"), True)
 

@@ -100,7 +100,10 @@ def test_an_environment_that_raises_is_named_in_one_line_and_what_was_learned_is
     for times, command in ((1, run), (2, ("evaluate", folder))):
         failed = bmg(*command)
         assert failed.returncode == 1
-        (line,) = failed.stderr.splitlines()
+        *told, line = failed.stderr.splitlines()
+        assert [f"names the environment {game.partition(':')[0]}: " in x for x in told] == [
+            True
+        ] * (times - 1)
         for part in (game, "RuntimeError: the joystick is worn", f"run folder: {folder}"):
             assert part in line
         assert (folder / "log.txt").read_text().count("environments_for_tests.py") == times
