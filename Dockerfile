@@ -26,6 +26,7 @@ COPY --chown=bmg actors actors
 COPY --chown=bmg learner learner
 COPY --chown=bmg configs configs
 COPY --chown=bmg scripts scripts
+COPY --chown=bmg bmg bmg
 RUN uv sync --locked --no-dev --no-editable --no-cache $(for extra in $EXTRAS; do echo "--extra $extra"; done)
 
 ENV PATH=/opt/bmg/.venv/bin:$PATH
