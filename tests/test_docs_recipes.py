@@ -80,7 +80,6 @@ def _files(folder):
 @pytest.mark.ci
 def test_a_job_of_an_array_that_is_preempted_is_queued_again_and_goes_on(tmp_path):
     """With the signal that submitit has Slurm send, by the executor that it has for one machine."""
-    pytest.importorskip("submitit")
     (tmp_path / "small.yaml").write_text(
         "{base: catch/impala, total_frames: 100000, actors: {runtime: in_process, count: 1},"
         " logging: {tensorboard: false, every_seconds: 0.2}, checkpoint: {every_seconds: 1000}}"
