@@ -38,6 +38,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     """Measures, as `scripts.bench.bench` says, a configuration that was checked."""
     of_algorithms = variants(source, overrides, is_bmg=config.agent.algorithm == "bmg")
     runtime.use_compilation_cache()
+    runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
     probe = build.probe_environment(config.env, config.seed)
     agent = build.build_agent(config, probe)
@@ -78,6 +79,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
 def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]:
     """What `bench_checked` measures, one by one and the most important first."""
     runtime.use_compilation_cache()
+    runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
     probe = build.probe_environment(config.env, config.seed)
     agent = partial(build.build_agent, config, probe)  # anew, as steps donate the first state
