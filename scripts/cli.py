@@ -58,7 +58,9 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "bench":
         from scripts.bench.bench import bench
 
-        return bench(options.config, options.overrides, options.seconds, options.budget)
+        return bench(
+            options.config, options.overrides, options.seconds, options.budget, options.stages
+        )
     if options.command == "sweep":
         from scripts.sweep.sweep import sweep
 

@@ -125,6 +125,13 @@ def _parser() -> _Parser:
         metavar="SECONDS",
         help="for everything: a line for each stage at once, the most important first",
     )
+    bench.add_argument(
+        "--stages",
+        type=_names,
+        metavar="NAME,...",
+        default=[],
+        help="only these, in this order, as a line of --budget calls them",
+    )
 
     report = command(
         "report",
@@ -270,6 +277,10 @@ def _positive(text: str) -> int:
 
 def _seed(text: str) -> int:
     return _whole(text, 0, 2**31 - 1, "must be a whole number in [0, 2**31)")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _whole(text: str, lowest: int, highest: int, wanted: str) -> int:

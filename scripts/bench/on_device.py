@@ -3,7 +3,7 @@
 import functools
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from configs.load import ConfigError, load
 from configs.schema import Config
 from learner.on_device import SeedsLearner
 from scripts import few_shot, jax_environment, memory, on_device, runtime
-from scripts.bench.budget import Stage
+from scripts.bench.budget import Stage, chosen
 from scripts.bench.machine import machine, rate
 from scripts.check import check
 from scripts.settings import make_settings
@@ -93,8 +93,8 @@ def _begin(config: Config) -> None:
         memory.check_on_device(config, environment, algorithm)
 
 
-def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]:
-    """What `bench_checked` measures, one by one and the most important first."""
+def stages(config: Config, source: str, overrides: list[str], wanted: list[str]) -> list[Stage]:
+    """As `scripts.bench.with_actors.stages`, where the environment runs on the device."""
     _begin(config)
 
     def measured(make: _Make, left: float) -> dict[str, Any]:
@@ -107,8 +107,12 @@ def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]
             "seconds_measured": _STAGE_SECONDS,
         }
 
-    for name, make in _programs(source, overrides, config).items():
-        yield Stage(name, _STAGE_SECONDS, functools.partial(measured, make))
+    programs = _programs(source, overrides, config)
+    every = [
+        Stage(name, _STAGE_SECONDS, functools.partial(measured, make))
+        for name, make in programs.items()
+    ]
+    return chosen(every, wanted)
 
 
 # Compiles a program that makes some environment steps, and returns how many.

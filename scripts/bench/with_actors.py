@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from configs.schema import ActorsConfig, Config, EnvironmentConfig
 from learner.loop import Events, LearningDiverged, LoopSettings, Progress
 from learner.loop import run as run_loop
 from scripts import build, jax_environment, memory, runtime
-from scripts.bench.budget import Stage
+from scripts.bench.budget import Stage, chosen
 from scripts.bench.learner import STAGE_SECONDS, algorithms, learning, variants
 from scripts.bench.machine import machine, rate
 from scripts.build import Agent, Playing
@@ -76,14 +76,24 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     return 0
 
 
-def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]:
-    """What `bench_checked` measures, one by one and the most important first."""
+def stages(config: Config, source: str, overrides: list[str], wanted: list[str]) -> list[Stage]:
+    """What `bench_checked` measures, one by one and the most important first.
+
+    Args:
+        config: that was checked.
+        source: of it.
+        overrides: of its keys.
+        wanted: names; none: all stages.
+
+    Raises:
+        ConfigError: there is no stage of a name, or what is measured cannot be built.
+    """
     runtime.use_compilation_cache()
     runtime.limit_gpu_memory(config.learner.gpu_memory)
     jax_environment.require_device()
     probe = build.probe_environment(config.env, config.seed)
     agent = partial(build.build_agent, config, probe)  # anew, as steps donate the first state
-    memory.check_memory(config, probe, agent().network)
+    of_algorithms = variants(source, overrides, is_bmg=config.agent.algorithm == "bmg")
 
     def stage(name: str, measure: Callable[[], float]) -> Stage:
         def measured(left: float) -> dict[str, Any]:
@@ -94,7 +104,7 @@ def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]
         return Stage(name, STAGE_SECONDS, measured)
 
     def whole(left: float) -> dict[str, Any]:
-        player, envs = agent(), config.actors.envs_per_actor
+        player = agent()
         start = partial(build.start_playing, config, player, 0)
         size = build.unroll_bytes(probe, config.learner.unroll_length, envs)
         seconds = min(_LONGEST, int(left - _WARM_UP_SECONDS))
@@ -102,20 +112,23 @@ def stages(config: Config, source: str, overrides: list[str]) -> Iterator[Stage]
         sizes.pop("samples")
         return {**run, "memory": sizes, "seconds_measured": seconds + _WARM_UP_SECONDS}
 
-    yield stage("learner_step", lambda: learning(config, agent()))
-    yield Stage("whole", _WARM_UP_SECONDS + _SHORTEST, whole)
-    yield stage("environment_and_policy", lambda: _acting(build.server_spec(config), agent()))
-    yield stage(
-        "environment",
-        lambda: _environment(config.env, config.actors.envs_per_actor, config.seed),
-    )
-    for name, variant in variants(
-        source, overrides, is_bmg=config.agent.algorithm == "bmg"
-    ).items():
-        yield stage(
-            f"learner_step of {name}",
-            lambda variant=variant: learning(variant, build.build_agent(variant, probe)),
-        )
+    def of_variant(variant: Config) -> float:
+        return learning(variant, build.build_agent(variant, probe))
+
+    envs, spec = config.actors.envs_per_actor, build.server_spec(config)
+    every = [
+        stage("learner_step", lambda: learning(config, agent())),
+        Stage("whole", _WARM_UP_SECONDS + _SHORTEST, whole),
+        stage("environment_and_policy", lambda: _acting(spec, agent())),
+        stage("environment", lambda: _environment(config.env, envs, config.seed)),
+        *(
+            stage(f"learner_step of {name}", partial(of_variant, variant))
+            for name, variant in of_algorithms.items()
+        ),
+    ]
+    found = chosen(every, wanted)
+    memory.check_memory(config, probe, agent().network)
+    return found
 
 
 def _environment(env: EnvironmentConfig, envs: int, seed: int) -> float:
