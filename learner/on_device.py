@@ -31,6 +31,7 @@ class SeedsState(NamedTuple):
 
 # A metric of Q(lambda)'s meta-updates that `seeds.npz` keeps too.
 _GREEDY_CHANGES = "meta/greedy_changes"
+_GRADIENT = "meta/gradient/"
 
 
 _OF_EPISODES = ("episode_returns", "episode_steps")  # sums, beside their count
@@ -139,6 +140,8 @@ class CurvePoint(NamedTuple):
     # [S], mean over the episodes that ended in it, NaN where none did; None without episodes
     episode_return: np.ndarray | None = None
     examined: Mapping[str, np.ndarray] = MappingProxyType({})  # [S] each, of the state at its end
+    # [S] each, norms of meta-gradients by hyper-parameter, means over its meta-updates
+    gradients: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class OnDevice:
@@ -186,7 +189,12 @@ class OnDevice:
         changes, returns = metrics.get(_GREEDY_CHANGES), _episode_return(metrics)
         examined = {k: v for k, v in metrics.items() if _is_examined(k)}
         reward = metrics.get("reward")
-        self._on_point(CurvePoint(progress.frames, reward, values, changes, returns, examined))
+        gradients = {
+            k.removeprefix(_GRADIENT): v for k, v in metrics.items() if k.startswith(_GRADIENT)
+        }
+        self._on_point(
+            CurvePoint(progress.frames, reward, values, changes, returns, examined, gradients)
+        )
         progress.episodes += int(np.sum(metrics.get("episodes", 0.0)))
         self._since.append(metrics)
 

@@ -17,6 +17,7 @@ from configs.schema import Config, LoggingConfig
 from learner import run_folder
 from learner.checkpoint import CheckpointError, Checkpoints, open_snapshots
 from learner.loop import LearningDiverged, LoopSettings, Progress
+from learner.on_device import CurvePoint
 from learner.reading import last_metrics
 from learner.run_folder import (
     CHECKPOINTS,
@@ -125,7 +126,8 @@ class Record:
         self._sink = None if sink is None else plugins.sink(sink, str(path / CONFIGURATION))
         names = config.meta.learned if config.learns else []
         uppers = {name: config.hyperparameter_range(name)[1] for name in names}
-        self._silence = Silence(uppers, config.meta.epsilon)
+        self._silence = Silence(uppers, config.meta.epsilon, config.all_seeds)
+        self._by_points = config.actors.on_device
         self._profile = Profile(path) if profile else None
         self.note("running")
 
@@ -137,8 +139,8 @@ class Record:
     def metrics(self, metrics: dict[str, Any]) -> None:
         """Takes the loop's metrics; adds the memory of all processes of this machine."""
         metrics = {**metrics, "memory/total_mb": memory_mb()}
-        for warning in self._silence.warnings(metrics):
-            _log.warning("frame %s: %s", f"{metrics['frames']:,}", warning)
+        if not self._by_points:
+            self._warn(metrics["frames"], self._silence.warnings(metrics))
         self._folder.log(metrics)
         self.display.show(metrics)
         if self._gauges is not None:
@@ -157,6 +159,15 @@ class Record:
                     "the sink gets no more lines: it raised %s: %s", type(error).__name__, error
                 )
                 self._sink = None
+
+    def seeds(self, point: CurvePoint, updates: int) -> None:
+        """Takes what is added to the learning curves of several seeds, after so many updates."""
+        values = {name.removeprefix("meta/"): v for name, v in point.hyperparameters.items()}
+        self._warn(point.frames, self._silence.of_seeds(updates, point.gradients, values))
+
+    def _warn(self, frames: int, warnings: list[str]) -> None:
+        for warning in warnings:
+            _log.warning("frame %s: %s", f"{frames:,}", warning)
 
     @contextlib.contextmanager
     def noting_how_it_ends(self, progress: Progress) -> Iterator[None]:

@@ -9,7 +9,7 @@ from configs.load import flat
 from configs.schema import Config
 from learner.loop import Events, Progress
 from learner.loop import run as run_loop
-from learner.on_device import OnDevice, SeedsLearner, SeedsState
+from learner.on_device import CurvePoint, OnDevice, SeedsLearner, SeedsState
 from learner.run_folder import SEEDS
 from learner.seed_curves import SeedCurves
 from scripts import jax_environment, memory, on_device, runtime
@@ -92,6 +92,10 @@ def run(
         stack.enter_context(contextlib.closing(record))
         keep_schedule(config.hyperparameters_from, path)
 
+        def on_point(point: CurvePoint) -> None:
+            curves.add(point)
+            record.seeds(point, progress.updates)
+
         def save(state: SeedsState, progress: Progress) -> None:
             curves.save()  # first: a checkpoint without its curves could not be resumed
             checkpoints.save(state, progress)
@@ -103,7 +107,7 @@ def run(
 
         with record.noting_how_it_ends(progress):
             on_checkpoint(state, progress, None)
-            playing = OnDevice(learner, curves.add)
+            playing = OnDevice(learner, on_point)
             display.wait(playing.waits_for)
             state = run_loop(
                 playing,

@@ -1,5 +1,6 @@
 """Which lines of metrics mean that a hyper-parameter is not being learned."""
 
+import numpy as np
 import pytest
 
 from learner.silence import Silence
@@ -52,3 +53,23 @@ def test_too_few_lines_or_updates_say_nothing():
 
 def test_lines_without_gradients_say_nothing():
     assert Silence({"discount": 1.0}, 1e-8).warnings({"learner_updates": 1}) == []
+
+
+def test_a_dead_seed_among_living_ones_is_named():
+    """Their mean is far from silent."""
+    silence = Silence({"discount": 1.0, "entropy_cost": 0.1}, 1e-8, seeds=range(7, 10))
+    found = []
+    for point in range(12):
+        gradients = {"discount": np.array([3.0, 0.0, 2.0]), "entropy_cost": np.full(3, 0.1)}
+        values = {"discount": np.array([0.9, 1.0, 0.9]), "entropy_cost": np.full(3, 0.05)}
+        found += silence.of_seeds(12 * point, gradients, values)
+    (warning,) = found
+    assert warning.startswith("discount is not being learned by seed 8: it sits at its bound 1,")
+
+
+def test_of_many_dead_seeds_some_are_named():
+    silence, found = Silence({"discount": 1.0}, 1e-8, seeds=range(100)), []
+    for point in range(3):
+        found += silence.of_seeds(50 * point, {"discount": np.zeros(100)}, {})
+    (warning,) = found
+    assert "by seed 0, 1, 2, 3, 4 and 95 more: its meta-gradient is exactly 0" in warning
