@@ -22,6 +22,7 @@ _START_SECONDS = 300.0  # for a server's first unroll: process start, imports an
 _FETCH_SECONDS = 60.0  # for an answer that Ray has announced
 _HEAD_LOOK_SECONDS = 5.0  # between two looks at the cluster's head
 _HEADLESS_SECONDS = 20.0  # without one; Ray itself ends this process after 60, and nothing is saved
+_MANY = 32  # calls in flight, with fewer of which asking twice costs more than it spares
 _LOOK_SECONDS = 0.1  # between two looks at who is starting, hanging or may be started again
 # A failed actor is replaced after so long, and after twice the time with each failure in a row.
 _BACK_OFF_SECONDS = 0.5
@@ -319,8 +320,8 @@ class RaySource:
     def _answered(self, timeout_seconds: float) -> Any:
         """The reference of the oldest call that is done, or of a start; None: of none in time.
 
-        To ask Ray takes longer the more references it is asked about, so all that are done are
-        kept, and it is asked again when none is left.
+        To ask Ray takes longer the more references it is asked about. So of many calls all that
+        are done are kept, and it is asked again when none is left.
         """
         while self._done:
             if (reference := self._done.popleft()) in self._calls:  # its slot was not emptied
@@ -329,7 +330,7 @@ class RaySource:
         if not waiting:  # everyone backs off
             time.sleep(min(timeout_seconds, _LOOK_SECONDS))
             return None
-        if self._settings.mode == "fast" and self._calls:
+        if self._settings.mode == "fast" and len(self._calls) > _MANY:
             self._done.extend(ray.wait(waiting, num_returns=len(waiting), timeout=0)[0])
             if self._done:
                 return self._done.popleft()

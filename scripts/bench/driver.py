@@ -65,6 +65,11 @@ class _Places(RaySource):
             self._slots.append(slot)
             self._turns.put(slot)
 
+    def settle(self) -> None:
+        """Waits until everybody has answered, so that the next pool does not queue behind them."""
+        waiting = list(self._calls)
+        ray.wait(waiting, num_returns=len(waiting), timeout=60.0)
+
 
 class _Driver:
     """A pool of so many places, all filled by one process, and a learner that only publishes."""
@@ -97,7 +102,9 @@ class _Driver:
             self._version += 1
             batch = self._source.next_batch(10.0)
             taken += len(batch or ())
-        return taken / (time.monotonic() - start), 1e6 * (time.thread_time() - cpu) / taken
+        seconds, used = time.monotonic() - start, time.thread_time() - cpu
+        self._source.settle()
+        return taken / seconds, 1e6 * used / taken
 
 
 def main() -> None:

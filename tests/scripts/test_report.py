@@ -79,6 +79,7 @@ def test_aggregates_of_57_games_agree_with_a_computation_of_their_own(tmp_path):
     assert len(pong["each seed"].split()) == 3
 
 
+@pytest.mark.ci
 def test_all_figures_of_a_comparison(tmp_path):
     _few(tmp_path / "runs")
     _report(tmp_path / "runs", out=tmp_path / "out")
@@ -101,6 +102,7 @@ def test_all_figures_of_a_comparison(tmp_path):
     assert {"stacx", "bmg", "IMPALA deep, published, 200M frames"} <= agents
 
 
+@pytest.mark.ci
 def test_ablations_and_bootstrap_steps(tmp_path):
     for steps in (1, 2, 4):
         for seed in range(3):

@@ -97,6 +97,7 @@ def test_what_is_frozen_stands_at_0_of_an_axis_of_factors(tmp_path):
     pyplot().close(figure)
 
 
+@pytest.mark.ci
 def test_stories_stand_in_the_page_of_many_the_unfinished_ones_first(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stories, "_MOST_RUNS", 2)
     for seed in range(2):
