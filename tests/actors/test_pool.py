@@ -140,7 +140,12 @@ def test_strict_has_a_lag_of_one_and_equals_in_process_bit_for_bit(pool):
 
 
 @pytest.mark.ci
-def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(pool):
+@pytest.mark.parametrize("many", [0, pool_module._MANY])
+def test_fast_hands_out_the_newest_parameters_and_bounds_what_is_outstanding(
+    pool, monkeypatch, many
+):
+    """Whether Ray is asked for one answer or for all of them."""
+    monkeypatch.setattr(pool_module, "_MANY", many)
     source = pool()
     source.publish(PARAMS, 0)
     for version in range(1, 8):
