@@ -69,8 +69,7 @@ def evaluate(
     from scripts.evaluation import Game
     from scripts.trained import read_checkpoint, read_snapshots
 
-    runtime.use_compilation_cache()
-    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    runtime.prepare_jax(config.learner.gpu_memory)
     jax_environment.require_device()
     if config.env.is_few_shot:
         from scripts.evaluate_few_shot import evaluate as evaluate_tasks

@@ -20,9 +20,10 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def limit_gpu_memory(share: float) -> None:
-    """How much of a GPU's memory this process takes; before JAX looks for devices."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:g}")
+def prepare_jax(gpu_memory: float) -> None:
+    """Keeps compiled programs, and to a share of a GPU's memory; before JAX looks for devices."""
+    use_compilation_cache()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{gpu_memory:g}")
 
 
 class StopSignals:

@@ -70,8 +70,7 @@ def run(
     what = "making the tasks and the learner" if config.env.is_few_shot else "making the learner"
     display.wait(lambda: what)
     on_device.use_all_cores(config.learner.devices, config.seeds)
-    runtime.use_compilation_cache()
-    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    runtime.prepare_jax(config.learner.gpu_memory)
     jax_environment.require_device()
     learner, num_actions = build_learner(config, path)
     say_without_effect(without_effect)

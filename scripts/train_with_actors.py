@@ -55,8 +55,7 @@ def run(
         RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
     display.wait(lambda: "making the environment and the agent")
-    runtime.use_compilation_cache()
-    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    runtime.prepare_jax(config.learner.gpu_memory)
     _join(config.learner)
     jax_environment.require_device()
     probe = build.probe_environment(config.env, config.seed)

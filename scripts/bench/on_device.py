@@ -84,8 +84,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
 
 def _begin(config: Config) -> None:
     on_device.use_all_cores(config.learner.devices, max(config.seeds, *_SEEDS))
-    runtime.use_compilation_cache()
-    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    runtime.prepare_jax(config.learner.gpu_memory)
     jax_environment.require_device()
     if not config.env.is_few_shot:
         environment = on_device.build_environment(config.env)

@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 
 from actors.environments.suites import make_environment
-from actors.environments.vector import EnvironmentFailed
-from actors.environments.vector import playing as while_playing
+from actors.environments.vector import EnvironmentFailed, playing
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec, UnrollServer
-from agents.algorithm import State
 from agents.trajectory import SourceFailed
-from configs.schema import ActorsConfig, Config, EnvironmentConfig
+from configs.schema import Config, EnvironmentConfig
 from learner.loop import Events, LearningDiverged, LoopSettings, Progress
 from learner.loop import run as run_loop
 from scripts import build, jax_environment, memory, runtime
 from scripts.bench.budget import Stage, chosen
 from scripts.bench.learner import STAGE_SECONDS, algorithms, learning, variants
 from scripts.bench.machine import machine, rate
-from scripts.build import Agent, Playing
+from scripts.build import Agent
 from scripts.check import RunFailed, environment_spec
 from scripts.ray_start import connect, disconnect
 
@@ -37,8 +35,7 @@ _FOREVER = 2**62  # frames
 def bench_checked(config: Config, source: str, overrides: list[str], seconds: int) -> int:
     """Measures, as `scripts.bench.bench` says, a configuration that was checked."""
     of_algorithms = variants(source, overrides, is_bmg=config.agent.algorithm == "bmg")
-    runtime.use_compilation_cache()
-    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    runtime.prepare_jax(config.learner.gpu_memory)
     jax_environment.require_device()
     probe = build.probe_environment(config.env, config.seed)
     agent = build.build_agent(config, probe)
@@ -51,9 +48,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     compared = algorithms(of_algorithms)
     # The learner's step donated the first state.
     agent = build.build_agent(config, probe)
-    envs, start = config.actors.envs_per_actor, partial(build.start_playing, config, agent, 0)
-    size = build.unroll_bytes(probe, config.learner.unroll_length, envs)
-    whole, sizes = _whole(config.actors, size, start, agent.initial_state, seconds)
+    whole, sizes = _whole(config, agent, seconds)
     bound = 1.0 / (1.0 / stages["environment_and_policy"] + 1.0 / stages["learner_step"])
     result = {
         "config": source,
@@ -88,8 +83,7 @@ def stages(config: Config, source: str, overrides: list[str], wanted: list[str])
     Raises:
         ConfigError: there is no stage of a name, or what is measured cannot be built.
     """
-    runtime.use_compilation_cache()
-    runtime.limit_gpu_memory(config.learner.gpu_memory)
+    runtime.prepare_jax(config.learner.gpu_memory)
     jax_environment.require_device()
     probe = build.probe_environment(config.env, config.seed)
     agent = partial(build.build_agent, config, probe)  # anew, as steps donate the first state
@@ -104,11 +98,8 @@ def stages(config: Config, source: str, overrides: list[str], wanted: list[str])
         return Stage(name, STAGE_SECONDS, measured)
 
     def whole(left: float) -> dict[str, Any]:
-        player = agent()
-        start = partial(build.start_playing, config, player, 0)
-        size = build.unroll_bytes(probe, config.learner.unroll_length, envs)
         seconds = min(_LONGEST, int(left - _WARM_UP_SECONDS))
-        run, sizes = _whole(config.actors, size, start, player.initial_state, seconds)
+        run, sizes = _whole(config, agent(), seconds)
         sizes.pop("samples")
         return {**run, "memory": sizes, "seconds_measured": seconds + _WARM_UP_SECONDS}
 
@@ -141,7 +132,7 @@ def _environment(env: EnvironmentConfig, envs: int, seed: int) -> float:
         return 20 * envs
 
     try:
-        with while_playing():
+        with playing():
             environment.reset(environment_seeds(seed, 0, envs))
             work()  # warms up
             return rate(work, STAGE_SECONDS)
@@ -164,17 +155,12 @@ def _acting(spec: ServerSpec, agent: Agent) -> float:
     return acting
 
 
-def _whole(
-    actors: ActorsConfig,
-    unroll_bytes: int,
-    start_playing: Callable[[], Playing],
-    state: State,
-    seconds: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _whole(config: Config, agent: Agent, seconds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains without a run folder and measures after the warm-up."""
-    stopped = runtime.StopSignals()
-    connect(actors, unroll_bytes)
-    playing = start_playing()
+    stopped, actors = runtime.StopSignals(), config.actors
+    length = config.learner.unroll_length
+    connect(actors, build.unroll_bytes(agent.probe, length, actors.envs_per_actor))
+    source, _, learner = build.start_playing(config, agent, 0)
     samples: list[dict[str, Any]] = []
     memory: list[tuple[float, float]] = []
     start = time.monotonic()
@@ -191,8 +177,8 @@ def _whole(
 
     try:
         run_loop(
-            playing.runtime,
-            state,
+            learner,
+            agent.initial_state,
             Progress(),
             LoopSettings(_FOREVER, _SAMPLE_SECONDS, float("inf")),
             stop,
@@ -201,7 +187,7 @@ def _whole(
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(str(error)) from error
     finally:
-        playing.source.close()
+        source.close()
         disconnect(actors)
     if stopped.received is not None:
         raise SystemExit(128 + stopped.received)
