@@ -110,8 +110,12 @@ class Section:
 
 
 def file_name(text: str) -> str:
-    """A name as a part of a file's; Gymnasium's games have slashes and colons."""
-    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in text)[:_LONGEST_FILE]
+    """A name as a part of a file's; Gymnasium's games have slashes and colons.
+
+    In ASCII, since in an ASCII locale no other name of a file can be written.
+    """
+    fits = (c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in text)
+    return "".join(fits)[:_LONGEST_FILE]
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section]) -> str:

@@ -145,7 +145,7 @@ def test_weights_and_biases_goes_on_with_a_resumed_run(tmp_path, monkeypatch):
     words = ("logging.wandb_project=p", "logging.wandb_group=g", "logging.wandb_tags=[a, b]")
     config, seen = load("catch/impala", ["logging.wandb=true", *words]), []
     for _ in range(2):
-        run = _wandb(config, tmp_path)
+        run = _wandb(config.name, config.logging, config.model_dump(mode="json"), tmp_path)
         seen.append((run.id, run.project, run.group, run.tags))
         run.log({"frames": 1}, step=1)
         run.finish()

@@ -35,12 +35,15 @@ def _events(folder, update):
     return [event for event in trace["traceEvents"] if event.get("ph") == "X"]
 
 
-def _require_learner(events, module, most_steps=2):
-    """Operations of the learner's program, within the time of its steps; and the loop's own."""
+def _require_learner(events, module, steps=2):
+    """Operations of the learner's program, within the time of its steps; and the loop's own.
+
+    While a busy machine wakes the thread that ends the trace, further steps begin.
+    """
     operations = [e for e in events if e.get("args", {}).get("hlo_module") == module]
     assert len({event["args"]["hlo_op"] for event in operations}) > 10
     starts = [event["ts"] for event in events if event["name"] == "start step"]
-    assert 1 <= len(starts) <= most_steps
+    assert 1 <= len(starts) <= 5 * steps
     assert all(event["ts"] >= min(starts) for event in operations)
     return {event["name"] for event in events}
 
