@@ -186,6 +186,8 @@ def main() -> None:
         status = 1
     for number in signals.ending():  # what is left is to end
         signal.signal(number, lambda number, frame: os._exit(status))
+    if signals.interrupted_by() is not None:
+        signals.end(status)
     raise SystemExit(status)
 
 

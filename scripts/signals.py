@@ -1,11 +1,14 @@
 """The signals that end a command: Ctrl-C, a batch system's, that of a terminal that is closed."""
 
+import _thread
+import atexit
 import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -14,6 +17,7 @@ from typing import NoReturn
 _FINALISED_SECONDS = 0.01
 _undoing: list[Callable[[], None]] = []
 _interrupted_by: int | None = None
+_in_finaliser = False  # where what is raised is ignored
 _was_interrupted = False  # once or more often: what was left in its middle may still complain
 
 
@@ -59,11 +63,15 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
         undo()
 
 
-def raise_interrupt(number: int) -> NoReturn:
+def raise_interrupt(number: int) -> None:
     """Raises KeyboardInterrupt with the number of a signal, which ends this process.
 
     Libraries, which it leaves in the middle of their work, and their threads have no more to say.
+    Where the exception would be ignored, the signal comes again.
     """
+    if _in_finaliser:
+        _send_again(number)
+        return
     global _interrupted_by, _was_interrupted
     _interrupted_by, _was_interrupted = number, True
     threading.excepthook = lambda args: None
@@ -98,6 +106,18 @@ def exit_status(interrupted: KeyboardInterrupt) -> int:
     return 128 + (interrupted.args[0] if interrupted.args else signal.SIGINT)
 
 
+def end(status: int) -> NoReturn:
+    """Ends this process as Python does, but waits for none of its threads.
+
+    That of a save which an interrupt has left in its middle waits for orbax's signals for minutes.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # nobody reads, say
+            stream.flush()
+    os._exit(status)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     del frame
     for undo in _undoing:
@@ -108,13 +128,27 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    global _in_finaliser
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
-        number = error.args[0] if error.args else signal.SIGINT
-        # By another thread: here it would be raised within this function.
-        threading.Timer(_FINALISED_SECONDS, os.kill, (os.getpid(), number)).start()
+        _in_finaliser = True
+        _send_again(error.args[0] if error.args else signal.SIGINT)
+        _in_finaliser = False
     elif not _was_interrupted:
         sys.__unraisablehook__(unraisable)
+
+
+def _send_again(number: int) -> None:
+    """By another thread, a little later: here it would be raised within a finaliser's hook.
+
+    `threading` takes locks, which the code that was interrupted may hold.
+    """
+
+    def send() -> None:
+        time.sleep(_FINALISED_SECONDS)
+        os.kill(os.getpid(), number)
+
+    _thread.start_new_thread(send, ())
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

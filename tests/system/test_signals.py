@@ -69,7 +69,7 @@ import numpy as np
 from configs.load import load
 from learner.checkpoint import Checkpoints
 from learner.loop import Progress
-from scripts import runtime
+from scripts import runtime, signals
 from scripts.display import NoDisplay
 from scripts.record import Record
 from tests.system.command import read_summary
@@ -97,6 +97,7 @@ for k in range(12):
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.join()
+signals.end(0)  # as `bmg` ends: threads of orbax wait for what has not been said to them
 """
 
 
