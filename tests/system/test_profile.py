@@ -35,15 +35,12 @@ def _events(folder, update):
     return [event for event in trace["traceEvents"] if event.get("ph") == "X"]
 
 
-def _require_learner(events, module, steps=2):
-    """Operations of the learner's program, within the time of its steps; and the loop's own.
-
-    While a busy machine wakes the thread that ends the trace, further steps begin.
-    """
+def _require_learner(events, module, most_steps=2):
+    """Operations of the learner's program, within the time of its steps; and the loop's own."""
     operations = [e for e in events if e.get("args", {}).get("hlo_module") == module]
     assert len({event["args"]["hlo_op"] for event in operations}) > 10
     starts = [event["ts"] for event in events if event["name"] == "start step"]
-    assert 1 <= len(starts) <= 5 * steps
+    assert 1 <= len(starts) <= most_steps
     assert all(event["ts"] >= min(starts) for event in operations)
     return {event["name"] for event in events}
 
@@ -78,7 +75,8 @@ def test_a_learner_of_ray_actors_is_traced(tmp_path):
     result = bmg(*run, "--profile")
     assert result.returncode == 0, result.stderr
     assert f"profile: {folder}/profile/update-2/trace.json.gz" in result.stdout
-    assert "wait for batch" in _require_learner(_events(folder, 2), "jit_step", 10)
+    # Ten, and those that begin before a busy machine has woken the thread that ends the trace.
+    assert "wait for batch" in _require_learner(_events(folder, 2), "jit_step", 20)
 
 
 def test_what_costs_the_trace_does_not_cost_the_run(tmp_path, disk, caplog):  # noqa: F811
