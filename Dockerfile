@@ -3,11 +3,10 @@
 #   CUDA:  docker build -t bmg:cuda --build-arg EXTRAS=cuda .
 # The CUDA libraries come with the jax wheels; the host needs an NVIDIA driver and the container
 # toolkit (docker run --gpus all). Run folders: docker run -v "$PWD/runs:/home/bmg/runs" bmg ...
-# Exact versions, so that an image that is built again is the same. A tag can still be moved; its digest
-# cannot: `docker buildx imagetools inspect python:3.12.11-slim-bookworm` shows it, to be written behind
-# the tag as @sha256:...
-ARG PYTHON=3.12.11
-FROM python:${PYTHON}-slim-bookworm
+# Exact versions and a digest, so that an image that is built again is the same one. For another Python:
+# `docker buildx imagetools inspect python:3.11-slim-bookworm` tells its digest.
+ARG BASE=python:3.12.11-slim-bookworm@sha256:519591d6871b7bc437060736b9f7456b8731f1499a57e22e6c285135ae657bf7
+FROM ${BASE}
 
 # "" for CPUs, "cuda" for NVIDIA GPUs; several are separated by spaces ("cuda wandb").
 ARG EXTRAS=""

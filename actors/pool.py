@@ -163,7 +163,7 @@ class RaySource:
         )
         self._looked_at = self._head_looked_at = 0.0
         self._headless_since: float | None = None
-        self._silent_since: float | None = time.monotonic()  # until the first unroll or warning
+        self._silent_since: float | None = time.monotonic()  # None: since a warning
         self._without_players_since: float | None = time.monotonic()
 
     def publish(self, params: Params, version: int) -> None:
@@ -348,7 +348,7 @@ class RaySource:
         return [reference for reference, slot in self._starting.items() if slot is owing]
 
     def _take(self, call: _Call, unroll: Unroll) -> None:
-        slot, self._silent_since = call.slot, None
+        slot, self._silent_since = call.slot, time.monotonic()
         self._taken += 1
         slot.errors, slot.deaths = 0, 0
         slot.answered, slot.busy_since = True, time.monotonic()
@@ -367,7 +367,7 @@ class RaySource:
             self._issue(call)
 
     def _warn_if_silent(self) -> None:
-        """Says once why a run may not begin: nobody has room for its actors."""
+        """Says once why a run may stand still: nobody has room for its actors, say."""
         if self._silent_since is None or time.monotonic() - self._silent_since < _SILENCE_SECONDS:
             return
         self._silent_since = None

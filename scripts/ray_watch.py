@@ -1,7 +1,7 @@
 """A small process beside a training that says so, and notes it, when Ray has ended the training.
 
 Of a Ray of the training's own it also ends what has been suspended for long, since the training
-would wait for it for ever.
+would wait for it for ever; of another's, it says so.
 
 Ray ends the process that uses it at once, in C++, when the node process beside it (the raylet) is
 gone: killed, out of memory, stopped by `ray stop`. Nothing in that process can say or save anything
@@ -77,9 +77,7 @@ def watched(
 
 
 def _watch(raylet: int, log: Path, head: str, folder: Path, own_head: int) -> None:
-    # What others have started they may suspend.
-    own = [] if head else [raylet, *([own_head] if own_head else [])]
-    ray_first, suspended = _ends_first(raylet, own)
+    ray_first, suspended = _ends_first(raylet, own_head, is_own=not head)
     if os.read(0, 1) == _ENDED:
         return
     said = _tail(log)
@@ -112,8 +110,10 @@ def _answers(head: str) -> bool:
     return True
 
 
-def _ends_first(raylet: int, own: list[int]) -> tuple[bool, bool]:
+def _ends_first(raylet: int, own_head: int, *, is_own: bool) -> tuple[bool, bool]:
     """Waits until the raylet or the training ends; whether it was the raylet, and was suspended.
+
+    What others have started they may suspend.
 
     Ray's processes are killed when the one that started them ends, so both may have ended before
     this one wakes up. The kernel reports events in their order. A killed training closes its end
@@ -123,7 +123,8 @@ def _ends_first(raylet: int, own: list[int]) -> tuple[bool, bool]:
 
     Args:
         raylet: its process.
-        own: processes that are killed when they are suspended for long.
+        own_head: that of the head, or 0; killed, as the raylet, when it is suspended for long.
+        is_own: whether the training has started them.
     """
     orphaned = _signal_of_orphans()
     try:
@@ -134,15 +135,22 @@ def _ends_first(raylet: int, own: list[int]) -> tuple[bool, bool]:
     events.register(0, select.EPOLLIN | select.EPOLLHUP)
     events.register(orphaned, select.EPOLLIN)
     events.register(ended, select.EPOLLIN)
-    looks, killed = dict.fromkeys(own, 0), set[int]()
+    looks, killed = dict.fromkeys([raylet, own_head] if own_head else [raylet], 0), set[int]()
     while not (found := events.poll(_LOOK_SECONDS, 1)):
         for process in looks:
             # Whoever suspends the training with it means to go on with both.
             alone = _is_suspended(process) and not _is_suspended(os.getppid())
             looks[process] = looks[process] + 1 if alone else 0
-            if looks[process] >= _SUSPENDED_LOOKS:
+            if looks[process] == _SUSPENDED_LOOKS and is_own:
                 killed.add(process)
                 os.kill(process, signal.SIGKILL)
+            elif looks[process] == _SUSPENDED_LOOKS:
+                print(
+                    f"bmg: Ray's node process (raylet, {process}) is suspended, and the run waits "
+                    f"for it; kill -CONT {process} lets both go on",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return found[0][0] == ended, raylet in killed
 
 

@@ -63,6 +63,12 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
         undo()
 
 
+def undo_all() -> None:
+    """Before the process ends in the middle of what `undone` is around."""
+    for undo in _undoing:
+        undo()
+
+
 def raise_interrupt(number: int) -> None:
     """Raises KeyboardInterrupt with the number of a signal, which ends this process.
 
@@ -120,8 +126,7 @@ def end(status: int) -> NoReturn:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     del frame
-    for undo in _undoing:
-        undo()
+    undo_all()
     with contextlib.suppress(Exception):  # nobody reads, say
         sys.stdout.flush()
     os._exit(128 + number)

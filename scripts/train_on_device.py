@@ -1,6 +1,7 @@
 """`bmg train` where the environment runs on the learner's device: all seeds in one program."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def run(
             save(state, progress)
             record.note("running")
 
-        with record.noting_how_it_ends(progress):
+        interrupted = functools.partial(record.note, "interrupted")
+        with record.noting_how_it_ends(progress), stop.obeyed(interrupted):
             on_checkpoint(state, progress, None)
             playing = OnDevice(learner, on_point)
             display.wait(playing.waits_for)

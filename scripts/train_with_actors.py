@@ -154,6 +154,7 @@ def _learn(
 
     with (
         record.noting_how_it_ends(progress),
+        stop.obeyed(functools.partial(record.note, "interrupted")),
         contextlib.ExitStack() as stack,
     ):
         source, replay, runtime = start(progress.starts)
@@ -181,7 +182,7 @@ def _follow(
     state, progress = shared_start(state, Progress())
     try:
         playing = start(progress.starts)
-        with contextlib.closing(playing.source):
+        with contextlib.closing(playing.source), stop.obeyed(lambda: None):
             run_loop(playing.runtime, state, progress, settings, stop, Events())
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(f"learner process {jax.process_index()}: {error}") from error

@@ -27,14 +27,13 @@ def bmg(*arguments, timeout=PATIENCE, cwd=None):
 
 def start(*arguments, cwd=None, **options):
     """Starts it in a session of its own, as a shell would start a job."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         cwd=cwd or ROOT,
         start_new_session=True,
-        **options,
+        **pipes | options,
     )
 
 

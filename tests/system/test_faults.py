@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import signal
+import subprocess
 import time
 
 import jax
@@ -20,6 +21,7 @@ from agents.networks import make_network
 from agents.trajectory import SourceFailed
 from tests.actors.batches import all_answer, next_batch
 from tests.actors.specs import POOL, server_spec
+from tests.system.checkpoints import last_checkpoint
 from tests.system.command import PATIENCE, bmg, read_metrics, read_summary, start, wait_for
 
 # 8 environments x 20 steps a batch; nothing is ever invalid, so frames are exact.
@@ -233,3 +235,34 @@ def test_two_jobs_on_one_cluster_do_not_disturb_each_other(cluster, tmp_path):
     last = read_metrics(first)[-1]
     assert last["actors/restarts"] == 0
     assert last["actors/alive"] == 2
+
+
+@pytest.mark.ci
+def test_a_cluster_that_hangs_is_told_and_signals_end_the_run(cluster, tmp_path):
+    """Its node process is suspended, which others may do and undo; so the run waits for it."""
+    folder, stderr = tmp_path / "run", tmp_path / "stderr"
+    with stderr.open("w") as file:
+        process = start(
+            *(*_TRAIN, _game("Endless"), f"actors.ray_address={cluster.address}"),
+            *("actors.count=1", "total_frames=100000000", "--run-dir", folder),
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
+    wait_for(lambda: _alive(folder, 1, 1), what="an actor plays")
+    raylet = cluster.head_node.all_processes["raylet"][0].process
+    raylet.send_signal(signal.SIGSTOP)
+    try:
+        told = f"raylet, {raylet.pid}) is suspended, and the run waits for it; kill -CONT"
+        wait_for(lambda: told in stderr.read_text(), 120.0, "the line")
+        process.send_signal(signal.SIGTERM)
+        # As a rule the main thread is in a call of Ray's that does not come back.
+        late = "Another signal ends the run at once"
+        wait_for(lambda: process.poll() is not None or late in stderr.read_text(), 60.0, "its end")
+        process.send_signal(signal.SIGTERM)
+        process.wait(60.0)
+    finally:
+        raylet.send_signal(signal.SIGCONT)
+    assert process.returncode == 143, stderr.read_text()
+    assert "Traceback" not in stderr.read_text()
+    assert read_summary(folder)["status"] == "interrupted"
+    last_checkpoint(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
+from tests.system.command import ROOT, bmg, read_metrics, read_summary, start, wait_for
 
 _CATCH = ("train", "catch/impala", "logging.every_seconds=0.3", "logging.tensorboard=false")
 _IN_PROCESS = (*_CATCH, "actors.runtime=in_process", "actors.count=1")
@@ -107,6 +107,82 @@ def test_an_interrupt_at_any_moment_of_a_save_is_one(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.stderr == ""
     assert result.stdout.splitlines() == ["2 interrupted"] * 12
+
+
+_IN_A_CALL_THAT_DOES_NOT_COME_BACK = """
+import ctypes, logging
+from scripts import runtime
+logging.basicConfig(format="%(message)s")
+stop = runtime.StopSignals()
+with stop.obeyed(lambda: print("noted", flush=True)):
+    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, (ctypes.c_byte * 64)()
+    lock(mutex)
+    print("called", flush=True)
+    lock(mutex)  # as a compilation, it looks at no signal
+"""
+_IN_A_LOOP_THAT_DOES_NOT_ASK = """
+import logging, time
+from scripts import runtime
+logging.basicConfig(format="%(message)s")
+with runtime.StopSignals().obeyed(lambda: print("noted", flush=True)):
+    print("called", flush=True)
+    while True:  # as a call of Ray's, it looks at signals and goes on
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        (_IN_A_CALL_THAT_DOES_NOT_COME_BACK, signal.SIGINT),
+        (_IN_A_CALL_THAT_DOES_NOT_COME_BACK, signal.SIGTERM),
+        (_IN_A_LOOP_THAT_DOES_NOT_ASK, signal.SIGTERM),
+    ],
+    ids=["call-SIGINT", "call-SIGTERM", "loop-SIGTERM"],
+)
+def test_a_second_signal_ends_what_does_not_come_back(code, number):
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "called\n"
+        time.sleep(0.5)  # now it is in it
+        process.send_signal(number)
+        process.send_signal(number)  # at once, as `timeout` does: it is one wish
+        late = process.stderr.readline()
+        assert late.startswith(f"bmg: {number.name} came in the middle of a step, a compilation or")
+        assert process.poll() is None
+        process.send_signal(number)
+        try:
+            noted, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert noted == "noted\n"
+    assert errors == (
+        "bmg: ended without a checkpoint of this moment; --resume goes on from the newest one\n"
+    )
+
+
+def test_signals_end_no_save():
+    """However many come: the loop has asked for the first one, and what takes so long is a save."""
+    code = """
+import time
+from scripts import runtime
+stop = runtime.StopSignals()
+with stop.obeyed(lambda: print("noted")):
+    print("begun", flush=True)
+    while not stop():
+        time.sleep(0.01)
+    time.sleep(25.0)
+print(stop.exit_status())
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "begun\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(8.0)
+        assert process.communicate(timeout=60) == ("143\n", "")
+    assert process.returncode == 0
 
 
 _INTERRUPTED_IN_A_FINALISER = """
