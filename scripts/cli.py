@@ -15,6 +15,7 @@ import importlib.metadata
 import logging
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 from learner.reading import printable
 from scripts.command_line import parse
@@ -154,7 +155,19 @@ def _failed(error: Exception, options: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    """Entry point of `bmg`. Exit status: 0, 1 failed, 2 bad usage, 128 + n after a signal n."""
+    """Entry point of `bmg`: runs a command and ends this process."""
+    try:
+        command()
+    except SystemExit as end:
+        signals.end(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
+def command() -> NoReturn:
+    """Runs what the command line says.
+
+    Raises:
+        SystemExit: with the exit status: 0, 1 failed, 2 bad usage, 128 + n after a signal n.
+    """
     # Ray and the video writer fork only to execute another program at once, which is safe beside
     # JAX's threads.
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
@@ -186,8 +199,6 @@ def main() -> None:
         status = 1
     for number in signals.ending():  # what is left is to end
         signal.signal(number, lambda number, frame: os._exit(status))
-    if signals.interrupted_by() is not None:
-        signals.end(status)
     raise SystemExit(status)
 
 

@@ -75,12 +75,14 @@ class StopSignals:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         outer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=(reader, before_the_end), daemon=True).start()
+        listens = threading.Thread(target=self._listen, args=(reader, before_the_end), daemon=True)
+        listens.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(outer)
             os.close(writer)  # which ends the thread
+            listens.join()
 
     def _listen(self, reader: int, before_the_end: Callable[[], None]) -> None:
         first: signal.Signals | None = None

@@ -113,10 +113,14 @@ def exit_status(interrupted: KeyboardInterrupt) -> int:
 
 
 def end(status: int) -> NoReturn:
-    """Ends this process as Python does, but waits for none of its threads.
+    """Ends this process as Python does, but takes nothing apart.
 
-    That of a save which an interrupt has left in its middle waits for orbax's signals for minutes.
+    Threads of libraries may still need it: one that was woken late made C++ abort the process, and
+    what had finished was a failure. After an interrupt no thread is waited for: that of a save
+    which was left in its middle waits for orbax's signals for minutes.
     """
+    if not _was_interrupted:
+        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # nobody reads, say

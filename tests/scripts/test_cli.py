@@ -25,7 +25,7 @@ def refused(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["bmg", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            cli.command()
         out, errors = capsys.readouterr()
         assert (end.value.code, out) == (2, ""), errors
         assert list(tmp_path.iterdir()) == []
@@ -261,9 +261,9 @@ _HEAVY = ("jax", "ray", "numpy", "gymnasium", "ale_py", "optax", "scipy", "matpl
 _LOADED = """
 import sys
 sys.argv = ["bmg", *sys.argv[1:]]
-from scripts.cli import main
+from scripts.cli import command
 try:
-    main()
+    command()
 except SystemExit:
     print("loaded:", *sys.modules, file=sys.stderr)
 """

@@ -173,7 +173,7 @@ def _refused(arguments, monkeypatch, capsys):
     """Runs a command line that is to be refused, as a process would; returns how many lines."""
     monkeypatch.setattr(sys, "argv", ["bmg", *arguments])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        cli.command()
     out, errors = capsys.readouterr()
     assert end.value.code == 2, (arguments, out, errors)
     assert out == "", arguments
