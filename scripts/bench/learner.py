@@ -1,5 +1,6 @@
 """`bmg bench` of the learner's step: the algorithms in turn, and the parts of one."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from learner.experience import prepare
 from learner.replay import Replay
 from learner.step import Experience
 from scripts import build
-from scripts.bench.machine import rate
+from scripts.bench.machine import matrix_product, rate
 from scripts.build import Agent
 from scripts.check import check
 
 STAGE_SECONDS = 6.0  # for which a stage is measured
+_TURNS = 6  # of the learner's step and a product of matrices
 _ROUNDS = 15  # in which the algorithms' programs take turns
 
 
@@ -34,18 +36,50 @@ def _experience(config: Config, agent: Agent) -> Experience:
     return agent.learner.place_batch(prepare(unrolls, composition, replay))
 
 
-def learning(config: Config, agent: Agent) -> float:
-    """Environment steps a second that the learner's step learns from."""
+def learning(config: Config, agent: Agent) -> dict[str, Any]:
+    """How fast the learner's step is, and how fast it could be.
+
+    Returns:
+        `steps_per_second`, in environment steps, as measured; `floor`: the operations of a step,
+        those a second of products of large matrices, measured in turn with it, the environment
+        steps a second that this allows, and the share of them that was reached.
+    """
     experience = _experience(config, agent)
-    batches = experience.online.action.shape[0]
-    step = _repeated_step(agent, experience)
+    steps = experience.online.action.shape[0] * config.new_unrolls * config.learner.unroll_length
+    product, of_product = matrix_product()
+    programs = {"step": _repeated_step(agent, experience), "product": product}
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for work in programs.values():  # compile
+        jax.block_until_ready(work())
+    for _ in range(_TURNS):
+        for name, work in programs.items():
+            rates[name].append(rate(functools.partial(_once, work), STAGE_SECONDS / _TURNS / 2))
+    step_rate, product_rate = (statistics.median(rates[name]) for name in programs)
+    operations = _operations(agent, experience)
+    bound = product_rate * of_product / operations  # learner steps a second
+    return {
+        "steps_per_second": steps * step_rate,
+        "floor": {
+            "gflop_per_learner_step": round(operations / 1e9, 3),
+            "matrix_gflop_per_second": round(product_rate * of_product / 1e9, 1),
+            "steps_per_second": round(steps * bound),
+            "share_reached": round(step_rate / bound, 3),
+        },
+    }
 
-    def work() -> int:
-        jax.block_until_ready(step())
-        return batches * config.new_unrolls * config.learner.unroll_length
 
-    work()  # compiles
-    return rate(work, STAGE_SECONDS)
+def _once(work: Callable[[], Any]) -> int:
+    jax.block_until_ready(work())
+    return 1
+
+
+def _operations(agent: Agent, experience: Experience) -> float:
+    """Of numbers, in a step of the learner: as XLA counts them in the program it has compiled."""
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (agent.initial_state, experience)
+    )
+    step: Any = agent.learner.step  # what jax.jit returns
+    return step.lower(*shapes).compile().cost_analysis()["flops"]
 
 
 _STACX = ("meta.bootstrap_steps=1", "meta.matching=l2", "meta.target_optimizer=sgd")
@@ -82,13 +116,17 @@ def algorithms(variants: dict[str, Config]) -> dict[str, Any]:
     """Time of one learner step of each algorithm, and of the parts that BMG is made of.
 
     All programs take turns, so that a machine that slows down slows down all of them; times are
-    medians. The sum of the parts is what BMG would take if each ran as a program of its own.
+    medians. The sum of the parts is what BMG would take if each ran as a program of its own; the
+    floor, what a step would take if all of its operations ran as fast as a product of matrices.
     """
     programs: dict[str, Callable[[], Any]] = {}
+    programs["matrix product"], of_product = matrix_product()
+    operations: dict[str, float] = {}
     for name, config in variants.items():
         agent = build.build_agent(config, build.probe_environment(config.env, config.seed))
         experience = _experience(config, agent)
         programs[name] = _repeated_step(agent, experience)
+        operations[name] = _operations(agent, experience)
         if name == "bmg L=1":
             programs |= _parts(agent, experience)
     times: dict[str, list[float]] = {name: [] for name in programs}
@@ -111,6 +149,7 @@ def algorithms(variants: dict[str, Config]) -> dict[str, Any]:
         result[name] = {
             "milliseconds": round(ms[name], 1),
             "of_impala": round(ms[name] / ms["impala"], 2),
+            "floor_milliseconds": round(ms["matrix product"] * operations[name] / of_product, 1),
             "gradient_evaluations": evaluations,
         }
         if name.startswith("bmg"):

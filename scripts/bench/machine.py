@@ -32,6 +32,20 @@ def _processor() -> str:
         return platform.processor()
 
 
+def matrix_product() -> tuple[Callable[[], Any], float]:
+    """A product of two matrices of 1024 x 1024 float32, and how many operations it is.
+
+    What a network does is such products, so their rate is what a program could reach at the most.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    size = 1024
+    matrix = jnp.ones((size, size))
+    product = jax.jit(jnp.matmul)
+    return lambda: product(matrix, matrix), 2.0 * size**3
+
+
 def rate(work: Callable[[], int], seconds: float) -> float:
     """Steps per second of `work`, which returns how many it did."""
     done, start = 0, time.perf_counter()

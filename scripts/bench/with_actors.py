@@ -43,8 +43,9 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
     stages = {
         "environment": _environment(config.env, config.actors.envs_per_actor, config.seed),
         "environment_and_policy": _acting(build.server_spec(config), agent),
-        "learner_step": learning(config, agent),
     }
+    learned = learning(config, agent)
+    stages["learner_step"] = learned["steps_per_second"]
     compared = algorithms(of_algorithms)
     # The learner's step donated the first state.
     agent = build.build_agent(config, probe)
@@ -63,6 +64,7 @@ def bench_checked(config: Config, source: str, overrides: list[str], seconds: in
         "steps_per_second": {name: round(rate) for name, rate in stages.items()}
         | {"serial_bound": round(bound), "whole": round(whole["steps_per_second"])},
         "frames_per_second": round(whole["steps_per_second"] * config.env.frame_skip),
+        "learner_floor": learned["floor"],
         "algorithms": compared,
         "whole": whole,
         "memory": sizes,
@@ -89,11 +91,13 @@ def stages(config: Config, source: str, overrides: list[str], wanted: list[str])
     agent = partial(build.build_agent, config, probe)  # anew, as steps donate the first state
     of_algorithms = variants(source, overrides, is_bmg=config.agent.algorithm == "bmg")
 
-    def stage(name: str, measure: Callable[[], float]) -> Stage:
+    def stage(name: str, measure: Callable[[], float | dict[str, Any]]) -> Stage:
         def measured(left: float) -> dict[str, Any]:
             del left
-            rate = measure()
-            return {"steps_per_second": round(rate), "seconds_measured": STAGE_SECONDS}
+            found = measure()
+            results = found if isinstance(found, dict) else {"steps_per_second": found}
+            rate = round(results["steps_per_second"])
+            return {**results, "steps_per_second": rate, "seconds_measured": STAGE_SECONDS}
 
         return Stage(name, STAGE_SECONDS, measured)
 
@@ -103,7 +107,7 @@ def stages(config: Config, source: str, overrides: list[str], wanted: list[str])
         sizes.pop("samples")
         return {**run, "memory": sizes, "seconds_measured": seconds + _WARM_UP_SECONDS}
 
-    def of_variant(variant: Config) -> float:
+    def of_variant(variant: Config) -> dict[str, Any]:
         return learning(variant, build.build_agent(variant, probe))
 
     envs, spec = config.actors.envs_per_actor, build.server_spec(config)

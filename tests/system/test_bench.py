@@ -23,6 +23,10 @@ def test_what_fits_into_a_budget_is_told_line_by_line_and_the_rest_by_name():
     assert names[:4] == ["learner_step", "whole", "environment_and_policy", "environment"]
     assert {"learner_step of stacx", "learner_step of bmg L=4"} <= {*names}
     assert lines[0]["steps_per_second"] > 0
+    floor = lines[0]["floor"]
+    assert floor["share_reached"] == pytest.approx(
+        lines[0]["steps_per_second"] / floor["steps_per_second"], rel=0.1
+    )
     assert "left" in lines[-1]["skipped"]
     assert all(("skipped" in line) != ("took_seconds" in line) for line in lines)
 
