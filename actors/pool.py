@@ -367,11 +367,15 @@ class RaySource:
             self._issue(call)
 
     def _warn_if_silent(self) -> None:
-        """Says once why a run may stand still: nobody has room for its actors, say."""
-        if self._silent_since is None or time.monotonic() - self._silent_since < _SILENCE_SECONDS:
+        """Says once why a run may not begin, for want of room, say, or that it stands still."""
+        first = self._taken == 0
+        limit = max(_SILENCE_SECONDS, 0.0 if first else self._settings.unroll_timeout_seconds)
+        if self._silent_since is None or time.monotonic() - self._silent_since < limit:
             return
         self._silent_since = None
-        _log.warning("no actor has answered for %g s: %s", _SILENCE_SECONDS, self._room())
+        # Later a cluster may hang, or have lost its head: not to be asked.
+        room = f": {self._room()}" if first else ""
+        _log.warning("no actor has answered for %g s%s", limit, room)
 
     # --- actors -------------------------------------------------------------------------------
 

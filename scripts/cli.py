@@ -159,7 +159,12 @@ def main() -> None:
     try:
         command()
     except SystemExit as end:
-        signals.end(end.code if isinstance(end.code, int) else int(end.code is not None))
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        for number in signals.ending():  # what is left is to end
+            signal.signal(number, lambda number, frame: os._exit(status))
+        if not isinstance(end.code, int | None):  # a library's last word
+            print(end.code, file=sys.stderr)
+        signals.end(status)
 
 
 def command() -> NoReturn:
@@ -197,8 +202,6 @@ def command() -> NoReturn:
             raise
         print(f"bmg: {owner}: install bmg into an environment of its own", file=sys.stderr)
         status = 1
-    for number in signals.ending():  # what is left is to end
-        signal.signal(number, lambda number, frame: os._exit(status))
     raise SystemExit(status)
 
 

@@ -67,11 +67,19 @@ def watched(
         start_new_session=True,  # a signal for all processes of the training must not end it
     )
     assert watcher.stdin is not None
+    ends = watcher.stdin.fileno()
+
+    def say_that_it_ends() -> None:
+        with contextlib.suppress(OSError):
+            os.write(ends, _ENDED)
+
+    from scripts import signals  # which the watcher itself, without any package, cannot have
+
     try:
-        yield
+        with signals.undone(say_that_it_ends):
+            yield
     finally:
         with contextlib.suppress(OSError):
-            watcher.stdin.write(_ENDED)
             watcher.stdin.close()
         watcher.wait()
 
@@ -145,12 +153,13 @@ def _ends_first(raylet: int, own_head: int, *, is_own: bool) -> tuple[bool, bool
                 killed.add(process)
                 os.kill(process, signal.SIGKILL)
             elif looks[process] == _SUSPENDED_LOOKS:
-                print(
-                    f"bmg: Ray's node process (raylet, {process}) is suspended, and the run waits "
-                    f"for it; kill -CONT {process} lets both go on",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                with contextlib.suppress(OSError):  # nobody reads
+                    print(
+                        f"bmg: Ray's node process (raylet, {process}) is suspended, and the run "
+                        f"waits for it; kill -CONT {process} lets both go on",
+                        file=sys.stderr,
+                        flush=True,
+                    )
     return found[0][0] == ended, raylet in killed
 
 

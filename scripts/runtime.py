@@ -1,6 +1,7 @@
 """What a process needs around a run: compilation cache, signals, memory."""
 
 import contextlib
+import functools
 import logging
 import os
 import select
@@ -9,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 import psutil
@@ -20,6 +20,12 @@ from scripts.output import complain
 # From a signal to a word that it has to wait; then the next one ends the run. (Some batch systems
 # send SIGTERM several times, and do not mean that.)
 _LATE_SECONDS = {signal.SIGINT: 3.0, signal.SIGTERM: 20.0, signal.SIGHUP: 20.0}
+_NO_SIGNAL = bytes(1)
+_PATIENCE_SECONDS = 5.0  # with a line or a file that is to be written
+_HAS_TO_WAIT = (
+    "bmg: %s has to wait for the end of a step, a compilation or a call of Ray's; another signal "
+    "ends the run at once, without a checkpoint of this moment"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +52,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._asked = False  # by the loop, since one has come
+        self._heeded_at = 0.0  # when a save began that a signal had asked for
+        self._saving = False
+        self._before_the_end: Callable[[], None] = lambda: None
         signals.forget_interrupt()
         signals.lose_no_interrupt()
         for number in signals.ending():
@@ -54,62 +62,82 @@ class StopSignals:
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
-        self._asked = self.received is not None
-        return self._asked
+        return self.received is not None
 
     def exit_status(self) -> int:
         """As a shell expects it after a signal; SIGTERM, if another learner process had one."""
         return 128 + int(self.received or signal.SIGTERM)
 
     @contextlib.contextmanager
-    def obeyed(self, before_the_end: Callable[[], None]) -> Iterator[None]:
+    def obeyed(self) -> Iterator[None]:
         """Around a loop that asks whether a signal has come, but may be kept from asking for long.
 
         A compilation keeps it, or a call of a Ray that is suspended; and Python looks at no signal
-        in the middle of a call. So another thread listens: it says when a signal has not been asked
-        for, and the next one then ends the process without a checkpoint of that moment.
-
-        Args:
-            before_the_end: of the process; called by that thread.
+        in the middle of a call. So another thread listens: it says when a signal has to wait, and
+        the next one then ends the process without a checkpoint of that moment.
         """
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         outer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        listens = threading.Thread(target=self._listen, args=(reader, before_the_end), daemon=True)
+        listens = threading.Thread(target=self._listen, args=(reader,), daemon=True)
         listens.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(outer)
-            os.close(writer)  # which ends the thread
+            os.set_blocking(writer, True)
+            os.write(writer, _NO_SIGNAL)  # (a forked child may have it open, too)
             listens.join()
+            os.close(writer)
 
-    def _listen(self, reader: int, before_the_end: Callable[[], None]) -> None:
-        first: signal.Signals | None = None
-        end, said = 0.0, False  # of waiting; whether it was said that it waits
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around a save, which ends by itself: of signals a second SIGINT alone ends it."""
+        if self.received is not None:
+            self._heeded_at = time.monotonic()
+        self._saving = True
+        try:
+            yield
+        finally:
+            self._saving = False
+
+    @contextlib.contextmanager
+    def noting(self, before_the_end: Callable[[], None]) -> Iterator[None]:
+        """Around what leaves a record, which `before_the_end` ends if the process does at once."""
+        self._before_the_end = before_the_end
+        try:
+            yield
+        finally:
+            self._before_the_end = lambda: None
+
+    def _listen(self, reader: int) -> None:
+        first, since, said = self.received, time.monotonic(), False  # said: that it has to wait
         while True:
-            left = None if first is None or said else max(0.0, end - time.monotonic())
+            left = None
+            if first is not None and not said:
+                left = max(0.0, since + _LATE_SECONDS[first] - time.monotonic())
             if select.select([reader], [], [], left)[0]:
-                if not (came := os.read(reader, 1)):
+                if (came := os.read(reader, 1)) == _NO_SIGNAL:
                     break
-                if self._asked or came[0] not in signals.ending():
+                if self._saving or came[0] not in signals.ending():
                     continue
-                if first is None:
-                    first = signal.Signals(came[0])
-                    end = time.monotonic() + _LATE_SECONDS[first]
+                if first is None or self._heeded_at > since:
+                    first, since, said = signal.Signals(came[0]), time.monotonic(), False
                 elif said:
-                    _end_at_once(came[0], before_the_end)
-            elif self._asked:
-                first = None  # what follows is a checkpoint
+                    _within_seconds(self._say_last_words)
+                    os._exit(128 + came[0])
+            elif first is not None and (self._saving or self._heeded_at > since):
+                first = None
             elif first is not None:
                 said = True
-                _log.warning(
-                    "bmg: %s came in the middle of a step, a compilation or a call of Ray's; once "
-                    "that is over a checkpoint is saved. Another signal ends the run at once, "
-                    "without one.",
-                    first.name,
-                )
+                _within_seconds(functools.partial(_log.warning, _HAS_TO_WAIT, first.name))
         os.close(reader)
+
+    def _say_last_words(self) -> None:
+        with contextlib.suppress(Exception):  # a full disk, say
+            self._before_the_end()
+        signals.undo_all()
+        complain("ended without a checkpoint of this moment; --resume goes on from the newest one")
 
     def _handle(self, number: int, frame: object) -> None:
         del frame
@@ -118,12 +146,20 @@ class StopSignals:
         self.received = signal.Signals(number)
 
 
-def _end_at_once(number: int, before_the_end: Callable[[], None]) -> NoReturn:
-    with contextlib.suppress(Exception):  # a full disk, say
-        before_the_end()
-    signals.undo_all()
-    complain("ended without a checkpoint of this moment; --resume goes on from the newest one")
-    os._exit(128 + number)
+def _within_seconds(work: Callable[[], None]) -> None:
+    """Tries it: the disk that it writes to may be what hangs."""
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(_PATIENCE_SECONDS)
+
+
+def _forget_wakeups() -> None:
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.set_wakeup_fd(-1)
+
+
+# Else a signal for a forked child would be heard here.
+os.register_at_fork(after_in_child=_forget_wakeups)
 
 
 def memory_mb() -> float:

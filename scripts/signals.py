@@ -3,6 +3,8 @@
 import _thread
 import atexit
 import contextlib
+import gc
+import io
 import logging
 import os
 import signal
@@ -122,7 +124,8 @@ def end(status: int) -> NoReturn:
     if not _was_interrupted:
         threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    files = (x for x in gc.get_objects() if issubclass(type(x), io.IOBase))  # also a sink's
+    for stream in (*files, sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # nobody reads, say
             stream.flush()
     os._exit(status)

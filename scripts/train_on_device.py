@@ -78,6 +78,7 @@ def run(
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(stop.obeyed())
         stack.enter_context(hold(path, resume))
         display.begin()
         state, progress = starting_point(learner.initial_state(), checkpoints, path, resume)
@@ -97,8 +98,9 @@ def run(
             record.seeds(point, progress.updates)
 
         def save(state: SeedsState, progress: Progress) -> None:
-            curves.save()  # first: a checkpoint without its curves could not be resumed
-            checkpoints.save(state, progress)
+            with stop.saving():
+                curves.save()  # first: a checkpoint without its curves could not be resumed
+                checkpoints.save(state, progress)
 
         def on_checkpoint(state: SeedsState, progress: Progress, experience: Any) -> None:
             del experience
@@ -106,7 +108,7 @@ def run(
             record.note("running")
 
         interrupted = functools.partial(record.note, "interrupted")
-        with record.noting_how_it_ends(progress), stop.obeyed(interrupted):
+        with record.noting_how_it_ends(progress), stop.noting(interrupted):
             on_checkpoint(state, progress, None)
             playing = OnDevice(learner, on_point)
             display.wait(playing.waits_for)

@@ -78,7 +78,8 @@ def run(
         if stop():
             return stop.exit_status()
         raise
-    try:
+    with stop.obeyed(), contextlib.ExitStack() as stack:
+        stack.callback(ray_start.disconnect, actors)
         if stop() and config.learner.processes == 1:  # others would wait for this one
             return stop.exit_status()
         if joins:
@@ -88,8 +89,6 @@ def run(
             progress = _follow(agent.initial_state, start, loop_settings(config), stop)
         else:
             progress = _lead(config, agent, checkpoints, path, resume, stop, display, profile)
-    finally:
-        ray_start.disconnect(actors)
     return 0 if progress.frames >= config.total_frames else stop.exit_status()
 
 
@@ -146,15 +145,17 @@ def _learn(
     snapshots = open_snapshots(record.path)
 
     def on_checkpoint(state: State, progress: Progress, experience: Any) -> None:
-        checkpoints.save(state, progress, experience)
-        record.note("running")
+        with stop.saving():
+            checkpoints.save(state, progress, experience)
+            record.note("running")
 
     def on_snapshot(state: State, progress: Progress) -> None:
-        snapshots.save(Snapshot(state.inner.params), progress)
+        with stop.saving():
+            snapshots.save(Snapshot(state.inner.params), progress)
 
     with (
         record.noting_how_it_ends(progress),
-        stop.obeyed(functools.partial(record.note, "interrupted")),
+        stop.noting(functools.partial(record.note, "interrupted")),
         contextlib.ExitStack() as stack,
     ):
         source, replay, runtime = start(progress.starts)
@@ -168,7 +169,9 @@ def _learn(
         on_checkpoint(state, progress, runtime.save())
         events = Events(record.metrics, on_checkpoint, on_snapshot, record.before_step)
         state = run_loop(runtime, state, progress, settings, stop, events)
-        checkpoints.save(state, progress, runtime.save())
+        experience = runtime.save()
+        with stop.saving():
+            checkpoints.save(state, progress, experience)
 
 
 def _follow(
@@ -182,7 +185,7 @@ def _follow(
     state, progress = shared_start(state, Progress())
     try:
         playing = start(progress.starts)
-        with contextlib.closing(playing.source), stop.obeyed(lambda: None):
+        with contextlib.closing(playing.source):
             run_loop(playing.runtime, state, progress, settings, stop, Events())
     except (SourceFailed, LearningDiverged) as error:
         raise RunFailed(f"learner process {jax.process_index()}: {error}") from error

@@ -256,7 +256,7 @@ def test_a_cluster_that_hangs_is_told_and_signals_end_the_run(cluster, tmp_path)
         wait_for(lambda: told in stderr.read_text(), 120.0, "the line")
         process.send_signal(signal.SIGTERM)
         # As a rule the main thread is in a call of Ray's that does not come back.
-        late = "Another signal ends the run at once"
+        late = "another signal ends the run at once"
         wait_for(lambda: process.poll() is not None or late in stderr.read_text(), 60.0, "its end")
         process.send_signal(signal.SIGTERM)
         process.wait(60.0)

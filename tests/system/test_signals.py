@@ -114,7 +114,7 @@ import ctypes, logging
 from scripts import runtime
 logging.basicConfig(format="%(message)s")
 stop = runtime.StopSignals()
-with stop.obeyed(lambda: print("noted", flush=True)):
+with stop.obeyed(), stop.noting(lambda: print("noted", flush=True)):
     lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, (ctypes.c_byte * 64)()
     lock(mutex)
     print("called", flush=True)
@@ -124,7 +124,8 @@ _IN_A_LOOP_THAT_DOES_NOT_ASK = """
 import logging, time
 from scripts import runtime
 logging.basicConfig(format="%(message)s")
-with runtime.StopSignals().obeyed(lambda: print("noted", flush=True)):
+stop = runtime.StopSignals()
+with stop.obeyed(), stop.noting(lambda: print("noted", flush=True)):
     print("called", flush=True)
     while True:  # as a call of Ray's, it looks at signals and goes on
         time.sleep(0.01)
@@ -148,7 +149,7 @@ def test_a_second_signal_ends_what_does_not_come_back(code, number):
         process.send_signal(number)
         process.send_signal(number)  # at once, as `timeout` does: it is one wish
         late = process.stderr.readline()
-        assert late.startswith(f"bmg: {number.name} came in the middle of a step, a compilation or")
+        assert late.startswith(f"bmg: {number.name} has to wait for the end of a step, a compil")
         assert process.poll() is None
         process.send_signal(number)
         try:
@@ -162,26 +163,37 @@ def test_a_second_signal_ends_what_does_not_come_back(code, number):
     )
 
 
-def test_signals_end_no_save():
-    """However many come: the loop has asked for the first one, and what takes so long is a save."""
-    code = """
-import time
+_SAVES = """
+import logging, multiprocessing, time
 from scripts import runtime
+logging.basicConfig(format="%(message)s")
 stop = runtime.StopSignals()
-with stop.obeyed(lambda: print("noted")):
+with stop.obeyed(), stop.noting(lambda: print("noted")):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(99.0,))
+    child.start()
+    child.terminate()  # its signal is not this process's
     print("begun", flush=True)
-    while not stop():
-        time.sleep(0.01)
-    time.sleep(25.0)
+    with stop.saving():  # before the loop could ask, as after the last frame
+        time.sleep(25.0)
+    assert stop()
+    with stop.saving():
+        time.sleep(1.0)
+    print("saved", flush=True)
+    time.sleep(4.0)  # closing
 print(stop.exit_status())
+child.kill()
 """
-    command = [sys.executable, "-c", code]
+
+
+def test_signals_end_no_save():
+    """However many come, and whatever is closed after it; nor do those that are for a child."""
+    command = [sys.executable, "-c", _SAVES]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "begun\n"
         for _ in range(3):
             process.send_signal(signal.SIGTERM)
             time.sleep(8.0)
-        assert process.communicate(timeout=60) == ("143\n", "")
+        assert process.communicate(timeout=60) == ("saved\n143\n", "")
     assert process.returncode == 0
 
 
