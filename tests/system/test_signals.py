@@ -113,6 +113,7 @@ _IN_A_CALL_THAT_DOES_NOT_COME_BACK = """
 import ctypes, logging
 from scripts import runtime
 logging.basicConfig(format="%(message)s")
+runtime._LATE_SECONDS = dict.fromkeys(runtime._LATE_SECONDS, 2.0)
 stop = runtime.StopSignals()
 with stop.obeyed(), stop.noting(lambda: print("noted", flush=True)):
     lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, (ctypes.c_byte * 64)()
@@ -124,6 +125,7 @@ _IN_A_LOOP_THAT_DOES_NOT_ASK = """
 import logging, time
 from scripts import runtime
 logging.basicConfig(format="%(message)s")
+runtime._LATE_SECONDS = dict.fromkeys(runtime._LATE_SECONDS, 2.0)
 stop = runtime.StopSignals()
 with stop.obeyed(), stop.noting(lambda: print("noted", flush=True)):
     print("called", flush=True)
@@ -167,6 +169,7 @@ _SAVES = """
 import logging, multiprocessing, time
 from scripts import runtime
 logging.basicConfig(format="%(message)s")
+runtime._LATE_SECONDS = dict.fromkeys(runtime._LATE_SECONDS, 2.0)
 stop = runtime.StopSignals()
 with stop.obeyed(), stop.noting(lambda: print("noted")):
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(99.0,))
@@ -174,12 +177,12 @@ with stop.obeyed(), stop.noting(lambda: print("noted")):
     child.terminate()  # its signal is not this process's
     print("begun", flush=True)
     with stop.saving():  # before the loop could ask, as after the last frame
-        time.sleep(25.0)
+        time.sleep(6.0)
     assert stop()
     with stop.saving():
         time.sleep(1.0)
     print("saved", flush=True)
-    time.sleep(4.0)  # closing
+    time.sleep(3.0)  # closing
 print(stop.exit_status())
 child.kill()
 """
@@ -192,7 +195,7 @@ def test_signals_end_no_save():
         assert process.stdout.readline() == "begun\n"
         for _ in range(3):
             process.send_signal(signal.SIGTERM)
-            time.sleep(8.0)
+            time.sleep(1.5)
         assert process.communicate(timeout=60) == ("saved\n143\n", "")
     assert process.returncode == 0
 
