@@ -17,6 +17,7 @@ from agents.policies import greedy, sample
 from configs.load import ConfigError
 from configs.load import load as load_config
 from learner.run_folder import configuration_of
+from scripts import plugins
 from scripts.evaluate import on_this_machine, require_policy
 from scripts.folders import require_run
 from scripts.settings import make_settings
@@ -115,7 +116,9 @@ _apply = jax.jit(_outputs, static_argnums=0)
 def load(path: Path, checkpoint: int | None, seed: int | None) -> Policy:
     """As `bmg.load_policy`."""
     require_run(path)
-    config = on_this_machine(load_config(str(configuration_of(path))))
+    source = str(configuration_of(path))
+    config = on_this_machine(load_config(source))
+    plugins.say_game(config.env, source)
     require_policy(config.agent.algorithm)
     first = config.seed
     if seed is not None and not first <= seed < first + config.seeds:

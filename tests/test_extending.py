@@ -15,6 +15,7 @@ from actors.environments import suites
 from actors.environments.vector import EnvironmentRefused
 from agents import algorithm, hyperparameters, matching, networks, objectives
 from agents.hyperparameters import Learned
+from bmg import load_policy
 from configs.load import ConfigError, dump, load
 from configs.names import TABLES
 from scripts import plugins
@@ -117,6 +118,10 @@ def test_an_algorithm_on_an_environment_of_gymnasium(folder, caplog):
     for what in ("plugin my_algorithm", "environment my_maze"):
         told = f"names the {what}: {folder / what.split()[1]}.py is run"
         assert [told in record.message for record in caplog.records].count(True) == 1, what
+    caplog.clear()
+    assert load_policy(folder / "run").updates == 5
+    (warning,) = caplog.records
+    assert f"names the environment my_maze: {folder / 'my_maze.py'} is run" in warning.message
     with pytest.raises(ConfigError, match=r"plugins=\['my_algorithm', 'my_loss'\]: the run in"):
         train(str(file), ["plugins=[my_algorithm,my_loss]"], str(folder / "run"), True)
 

@@ -1,4 +1,4 @@
-"""Total reward of runs of several seeds against inner steps K and bootstrap steps L."""
+"""What runs of several seeds reach against inner steps K and bootstrap steps L."""
 
 import itertools
 import textwrap
@@ -12,25 +12,32 @@ from scripts.report.scores import Estimate
 from scripts.report.seed_runs import Group, caption
 from scripts.report.seed_statistics import mean_interval
 from scripts.report.seed_table import inner_and_bootstrap_steps, reward_unit, totals
+from scripts.report.sensitivity import final_returns
 
 
 def draw_bootstrap_steps(groups: list[Group]) -> Any:
-    """Total reward against K, a line for each L, and against L, a line for each K.
+    """Success against K, a line for each L, and against L, a line for each K.
 
+    Success is the return of the last tenth's episodes, where there are any, and else total reward.
     None unless two groups of an algorithm differ in K or L.
     """
     compared = _compared(groups)
     if not compared:
         return None
     end = min(int(group.frames[-1]) for group in compared)
-    rewards = {group.label: mean_interval(totals(group, end)) for group in compared}
-    unit, unit_name = reward_unit(max(abs(float(reward.value)) for reward in rewards.values()))
-    rewards = {label: Estimate(*np.divide(reward, unit)) for label, reward in rewards.items()}
+    if all(group.episode_return is not None for group in compared):
+        rewards = {group.label: mean_interval(final_returns(group)) for group in compared}
+        measured = "episode return, last 10%"
+    else:
+        totalled = {group.label: mean_interval(totals(group, end)) for group in compared}
+        unit, unit_name = reward_unit(max(abs(float(total.value)) for total in totalled.values()))
+        rewards = {label: Estimate(*np.divide(total, unit)) for label, total in totalled.items()}
+        measured = f"total reward{unit_name}"
     differ = [by for by in (0, 1) if len({inner_and_bootstrap_steps(g)[by] for g in compared}) > 1]
     figure, panels = new_figure(3.6, columns=len(differ), sharey=True)
     for axes, by in zip(panels[0], differ, strict=True):
         _draw_against(axes, _series(compared, by), by, rewards)
-    panels[0, 0].set_ylabel(f"total reward{unit_name}")
+    panels[0, 0].set_ylabel(measured)
     figure.suptitle(f"after {end:,} steps: {caption(groups)}", fontsize=9)
     return figure
 

@@ -417,6 +417,20 @@ def test_bootstrap_steps_only_where_they_differ(tmp_path):
     assert draw_bootstrap_steps(pool([*groups, read_run(other_k)])) is not None
 
 
+def test_bootstrap_steps_are_compared_by_episodes_where_there_are_any(tmp_path):
+    """Total reward of whole games counts the slow beginning, and is no return."""
+    meta, returns = {"entropy_cost": np.ones((2, 20))}, np.zeros((2, 20))
+    runs = []
+    for steps, last in ((1, 5.0), (4, 20.0)):
+        returns[:, 18:] = last
+        keys = {"meta": meta, "meta__bootstrap_steps": steps, "returns": returns}
+        runs.append(read_run(make_run(tmp_path / str(steps), np.ones((2, 20)), **keys)))
+    (axes,) = draw_bootstrap_steps(pool(runs)).axes
+    ((points, *_),) = axes.containers  # one with error bars
+    assert axes.get_ylabel() == "episode return, last 10%"
+    np.testing.assert_allclose(points.get_ydata(), [5.0, 20.0], rtol=1e-6)
+
+
 PUBLISHED = "published total (std): Luketina et al. 2022"
 
 
