@@ -1,5 +1,6 @@
 """The Ray cluster under the pool: joining or starting it, what it has room for, its metrics."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -233,9 +234,20 @@ def _answering(address: str) -> str:
     return address
 
 
+def _without_last_word() -> None:
+    """Keeps Ray's library of colours from writing at the end into what was the terminal for it.
+
+    While Ray starts that may be a live display, which is closed by then and shows the escape
+    sequence as text.
+    """
+    if colours := sys.modules.get("colorama.initialise"):
+        atexit.unregister(colours.reset_all)
+
+
 def disconnect() -> None:
     """Leaves the cluster; ends it and all its processes if `connect` started it."""
     ray.shutdown()
+    _without_last_word()
     _Token.forget()
 
 

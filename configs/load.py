@@ -282,15 +282,36 @@ def _layers(source: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict[str
     else:
         if source.split("/")[0] == SWEEPS:
             raise ConfigError(f"{source} is a sweep; `bmg sweep {source}` runs it")
+        if match := _ENVIRONMENT_ID.fullmatch(source):
+            raise ConfigError(
+                f"no configuration named {source!r}: it is the name of an environment; write "
+                f"{_with_environment(source, match)}"
+            )
         names = named_configs()
-        hint = _nearest(source, names) or f"there are {', '.join(names)}"
-        raise ConfigError(f"no configuration named {source!r}; {hint}, or give a .yaml file")
+        near = _nearest(source, names)
+        hint = f"{near} or" if near else f"there are {', '.join(names)}; or"
+        raise ConfigError(f"no configuration named {source!r}; {hint} give a .yaml file")
     base = keys.pop("base", None)
     if base is None:
         return [(source, keys)]
     if not isinstance(base, str) or base in seen:
         raise ConfigError(f"base={base} in {source}: must name another configuration")
     return [*_layers(base, seen), (source, keys)]
+
+
+# Of Gymnasium, and of it those that are games of Atari.
+_ENVIRONMENT_ID = re.compile(
+    r"(?:(?P<ale>ALE/)|[\w.]+[/:])?(?P<name>[A-Z]\w*?)"
+    r"(?P<kind>NoFrameskip|Deterministic|-ram|)-v\d+"
+)
+
+
+def _with_environment(source: str, match: re.Match[str]) -> str:
+    """How to train on an environment of that name."""
+    if not (match["ale"] or match["kind"]):
+        return f"`bmg train catch/impala env.suite=gymnasium env.game={source}`"
+    game = re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
+    return f"`bmg train atari/quickstart env.game={game}`"
 
 
 def read_named(name: str) -> dict[str, Any]:

@@ -21,14 +21,13 @@ import orbax.checkpoint as ocp
 from agents.networks import Params
 from learner import reading
 from learner.loop import Progress
-from learner.run_folder import CONFIGURATION, MANIFEST, digest, write_error
+from learner.run_folder import CONFIGURATION, MANIFEST, PROGRESS, digest, write_error
 
 # What a checkpoint holds: a named tuple of pytrees of arrays, fields that are None left out.
 State = TypeVar("State", bound=tuple)
 
 _log = logging.getLogger(__name__)
 _EXPERIENCE = "experience.npz"
-_PROGRESS = "progress.json"
 _LAST_WORDS_SECONDS = 1.0  # of tensorstore's threads, after an error
 # orbax expands paths as patterns and takes some for addresses; tensorstore wants them as text.
 _MISREAD = re.compile(r"[*?\[\\:\udc80-\udcff]")
@@ -103,7 +102,7 @@ class Checkpoints:
         self, partial: Path, progress: Progress, experience: dict[str, np.ndarray] | None
     ) -> None:
         """What stands beside the arrays; the manifest last."""
-        (partial / _PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)))
+        (partial / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)))
         if self._configuration is not None:
             (partial / CONFIGURATION).write_text(self._configuration)
         if experience is not None:
@@ -254,14 +253,14 @@ def _progress(path: Path) -> Progress:
         CheckpointError: its file holds something else.
     """
     try:
-        progress = Progress(**json.loads(reading.content_of(path / _PROGRESS)))
+        progress = Progress(**json.loads(reading.content_of(path / PROGRESS)))
         progress.recent = [(score, frames) for score, frames in progress.recent]
     except (reading.Unreadable, OSError, ValueError, TypeError, RecursionError):
-        raise CheckpointError(f"{_PROGRESS} cannot be read") from None
+        raise CheckpointError(f"{PROGRESS} cannot be read") from None
     counters = {name: value for name, value in vars(progress).items() if name != "recent"}
     numbers = [value for value in counters.values() if reading.is_number(value) and value >= 0]
     if len(numbers) < len(counters):
-        raise CheckpointError(f"{_PROGRESS} holds something else than counters")
+        raise CheckpointError(f"{PROGRESS} holds something else than counters")
     return progress
 
 
@@ -303,7 +302,7 @@ def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         manifest = reading.read_object(path / MANIFEST)
-        if _PROGRESS not in manifest:
+        if PROGRESS not in manifest:
             return f"{MANIFEST} does not say what it holds"
         for name, written in manifest.items():
             if digest(path / name) != written:

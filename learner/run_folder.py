@@ -23,6 +23,7 @@ CONFIGURATION = "config.yaml"  # in a run folder, and in each of its checkpoints
 CHECKPOINTS = "checkpoints"
 LOG = "log.txt"  # in a run folder
 SEEDS = "seeds.npz"  # in that of several seeds in one program
+PROGRESS = "progress.json"  # in a checkpoint: the counters at it
 MANIFEST = "manifest.json"  # in a checkpoint: SHA-256 of each of its files
 # Of file systems that know no locks, as some of clusters.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -278,6 +279,16 @@ def configuration_of(path: Path) -> Path:
         except (reading.Unreadable, FileNotFoundError, KeyError):
             continue
     return path / CONFIGURATION
+
+
+def trained_frames(path: Path) -> int:
+    """Frames of the newest checkpoint that says so, from which a run goes on; 0 without one."""
+    for version in reversed(reading.versions(path / CHECKPOINTS)):
+        with contextlib.suppress(reading.Unreadable, FileNotFoundError):
+            progress = reading.read_object(path / CHECKPOINTS / str(version) / PROGRESS)
+            if reading.is_count(frames := progress.get("frames")):
+                return int(frames)
+    return 0
 
 
 def forget_after(path: Path, frames: int) -> None:

@@ -25,7 +25,7 @@ def check_game(env: EnvironmentConfig, protocol: str) -> None:
         raise ConfigError(
             f"evaluation.protocol={protocol}: only env.suite=atari knows it; use training"
         )
-    if env.suite in ("atari", "gymnasium"):
+    if suite.games is None or env.game not in suite.games:
         _check_atari_id(env)
     if env.suite == "atari" and env.game not in atari_games.BY_NAME:
         raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")
@@ -73,7 +73,7 @@ def _check_atari_id(env: EnvironmentConfig) -> None:
         ConfigError: it is one.
     """
     match = _ATARI_ID.fullmatch(env.game)
-    if match is None or (env.suite == "gymnasium" and not (match["ale"] or match["kind"])):
+    if match is None or (env.suite != "atari" and not (match["ale"] or match["kind"])):
         return
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
     if name not in atari_games.BY_NAME:

@@ -247,6 +247,8 @@ def _settle_resume(parser: argparse.ArgumentParser, options: argparse.Namespace)
     if named and "=" in named and not os.path.exists(named):
         named, words = "", [named, *words]
     if named and options.run_dir is not None and options.config is None:
+        if os.path.isdir(named):
+            parser.error(f"--resume {named} and --run-dir name two folders: leave one out")
         options.config, named = named, ""
     options.resume, options.overrides = named is not None, words
     if named:

@@ -1,6 +1,7 @@
 """`bmg configs`: the configurations that are there, and one of them resolved."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,35 @@ def configs(source: str | None, overrides: list[str]) -> int:
         config = config_load.load(source, overrides, plugins.import_all)
         _print(config.model_dump(mode="json"), source, overrides)
         return 0
+    purposes = {name: config_load.purpose(name) for name in config_load.named_configs()}
+    if not sys.stdout.isatty():  # a line each, for grep
+        width = max(map(len, purposes))
+        for name, purpose in purposes.items():
+            print(f"{name:<{width}}  {purpose}")
+        return 0
     table = Table.grid(padding=(0, 2))
-    for name in config_load.named_configs():
-        table.add_row(name, config_load.purpose(name))
-    Console(highlight=False, soft_wrap=False).print(table)
+    for name, purpose in purposes.items():
+        table.add_row(name, purpose)
+    Console(highlight=False).print(table)
     return 0
 
 
-def print_plan(config: Config, source: str, overrides: list[str], path: Path | None) -> int:
-    """Prints a configuration as `configs` does, and below it what would start."""
+def print_plan(
+    config: Config, source: str, overrides: list[str], path: Path | None, trained: int
+) -> int:
+    """Prints a configuration as `configs` does, and below it what would start.
+
+    Args:
+        config: resolved.
+        source: of it.
+        overrides: of its keys.
+        path: of the run folder; None: a new one.
+        trained: frames of the run that would go on.
+    """
     _print(config.model_dump(mode="json"), source, overrides)
     each = f"{config.seeds} seeds x " if config.seeds > 1 else ""
-    updates = config.updates_of(config.total_frames)
+    left, unit = max(0, config.total_frames - trained), config.env.unit
+    updates = config.updates_of(left)
     actors = config.actors
     plays = {
         "ray": f"{actors.count} Ray actors x {actors.envs_per_actor} environments",
@@ -46,7 +64,9 @@ def print_plan(config: Config, source: str, overrides: list[str], path: Path | N
         "on_device": f"{config.learner.batch_size} environments of each seed on the device",
     }[actors.runtime]
     where = str(path) if path is not None else f"runs/{config.name}-DATE-TIME"
-    print(f"# would train {each}{config.total_frames:,} frames in {updates:,} updates")
+    if trained:
+        print(f"# would go on after {each}{trained:,} of {config.total_frames:,} {unit}")
+    print(f"# would train {each}{left:,} {unit} in {updates:,} updates")
     print(f"# played by {plays}")
     print(f"# into {where}")
     return 0

@@ -301,23 +301,24 @@ def fitted(title: Text, cells: Sequence[tuple[str, str]], console: Console) -> T
         console: whose size it is for.
     """
     width, height = console.size
-    room = max(1, height - len(title.wrap(console, width)) - _AROUND_TABLE)
+    room = max(2, height - len(title.wrap(console, width)) - _AROUND_TABLE)
     unbounded = console.options.update_width(_WIDE)
-    pairs = _MOST_PAIRS
-    while pairs > 1:
-        table = _table(_kept(cells, room * pairs), pairs)
+    for pairs in range(_MOST_PAIRS, 0, -1):
+        kept = _kept(cells, room, pairs)
+        table = _table(kept, pairs)
         if console.measure(table, options=unbounded).maximum <= width:
             break
-        pairs -= 1
-    table = _table(_kept(cells, room * pairs), pairs)
+    if len(kept) < len(cells):
+        table.caption = f"{len(cells) - len(kept)} more in metrics.jsonl"
     table.title, table.expand = title, True
     return table
 
 
-def _kept(cells: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
-    if len(cells) <= most:
+def _kept(cells: Sequence[tuple[str, str]], rows: int, pairs: int) -> list[tuple[str, str]]:
+    """Those that have room; a row less where some have none, which is then said."""
+    if len(cells) <= rows * pairs:
         return list(cells)
-    return sorted(cells, key=lambda cell: _is_detail(cell[0]))[:most]
+    return sorted(cells, key=lambda cell: _is_detail(cell[0]))[: (rows - 1) * pairs]
 
 
 def _is_detail(name: str) -> bool:

@@ -33,10 +33,12 @@ def check_same_run(config: Config, path: Path) -> None:
             )
 
 
-def check_schedule(horizon: int | None, path: Path) -> None:
-    """Refuses a learning rate that would have fallen to 0 before a resumed run goes on.
+def check_frames(total: int, horizon: int | None, path: Path) -> None:
+    """Refuses a run that would end, or learn at a rate of 0, before it goes on.
 
     Args:
+        total: `total_frames`; what the run had itself is left as it is, though its last batch has
+            gone beyond.
         horizon: `learner.schedule_frames`.
         path: of its folder.
 
@@ -44,11 +46,14 @@ def check_schedule(horizon: int | None, path: Path) -> None:
         ConfigError: one line.
     """
     frames = read_summary(path)[0].get("frames", 0)
-    if horizon is not None and horizon < frames:
-        raise ConfigError(
-            f"learner.schedule_frames={horizon}: the run in {path} has trained {frames} frames "
-            "already; give no fewer, or leave the key out"
-        )
+    earlier = config_load.load(str(configuration_of(path))).total_frames
+    ends = {"learner.schedule_frames": horizon, "total_frames": total if total < earlier else None}
+    for key, end in ends.items():
+        if end is not None and end < frames:
+            raise ConfigError(
+                f"{key}={end}: the run in {path} has trained {frames} frames already; give no "
+                "fewer, or leave the key out"
+            )
 
 
 def say_if_schedule_moved(learner: LearnerConfig, old: int, new: int, frames: int) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config
-from learner.run_folder import configuration_of
+from learner.run_folder import configuration_of, trained_frames
 from scripts import jax_environment, plugins, signals
 from scripts.check import check, keys_without_effect
 from scripts.folders import check_run_folder, new_folder
-from scripts.resuming import check_same_run, check_schedule, with_own_schedule
+from scripts.resuming import check_frames, check_same_run, with_own_schedule
 
 
 def train(
@@ -63,16 +63,19 @@ def train(
     check_run_folder(path, resume=resume)
     if resume:
         check_same_run(config, path)
-        check_schedule(config.learner.schedule_frames, path)
+        check_frames(config.total_frames, config.learner.schedule_frames, path)
     if dry_run:
-        return _print_plan(config, source, overrides, path)
+        trained = trained_frames(path) if resume else 0
+        return _print_plan(config, source, overrides, path, trained)
     return _start(config, path, resume, overrides, profile)
 
 
-def _print_plan(config: Config, source: str, overrides: list[str], path: Path | None) -> int:
+def _print_plan(
+    config: Config, source: str, overrides: list[str], path: Path | None, trained: int = 0
+) -> int:
     from scripts.configs import print_plan  # only here: it imports rich
 
-    return print_plan(config, source, overrides, path)
+    return print_plan(config, source, overrides, path, trained)
 
 
 def _start(config: Config, path: Path, resume: bool, overrides: list[str], profile: bool) -> int:

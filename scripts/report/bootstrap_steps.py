@@ -38,7 +38,8 @@ def draw_bootstrap_steps(groups: list[Group]) -> Any:
     for axes, by in zip(panels[0], differ, strict=True):
         _draw_against(axes, _series(compared, by), by, rewards)
     panels[0, 0].set_ylabel(measured)
-    figure.suptitle(f"after {end:,} steps: {caption(groups)}", fontsize=9)
+    title = textwrap.fill(f"after {end:,} steps: {caption(groups)}", 100)
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

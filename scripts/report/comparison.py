@@ -181,7 +181,12 @@ def _without_copies(runs: list[Run]) -> tuple[list[Run], list[str]]:
         else:
             known.append(run)
     notes = [f"copies left out: {_some(copies)}"] if copies else []
-    repeated = [" and ".join(r.folder for r in same) for same in kept.values() if len(same) > 1]
+    of_one_length: dict[Any, list[Run]] = {}
+    for key, same in kept.items():
+        for run in same:
+            of_one_length.setdefault((key, run.total_frames), []).append(run)
+    every = of_one_length.values()
+    repeated = [" and ".join(r.folder for r in same) for same in every if len(same) > 1]
     if repeated:
         told = f"of one setting, game and seed, each run is a sample: {_some(repeated)}"
         notes.append(told)

@@ -23,6 +23,7 @@ STYLE = {
 WIDTH = 7.0  # inches: a page's text
 LINE_OF_TEXT = 0.165  # inches, of 8 points
 _LETTERS = 112  # of 8 points, in a line of a legend
+_LETTERS_OF_A_TITLE = 95  # of 9 points, in a line above axes with their labels
 _LETTERS_OF_A_LEVEL = 24  # in a line of a label right of axes
 _POINTS = 200  # of a mean over runs
 
@@ -61,6 +62,11 @@ def new_figure(
     return pyplot().subplots(
         rows, columns, figsize=size, layout="constrained", squeeze=False, **keys
     )
+
+
+def titled(axes: Any, text: str) -> None:
+    """Writes a title above some axes of a page's width, in as many lines as it takes."""
+    axes.set_title(textwrap.fill(text, _LETTERS_OF_A_TITLE), fontsize=9)
 
 
 def draw_band(axes: Any, x: np.ndarray, y: Estimate, label: str, style: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th { cursor: pointer; } th, td { text-align: left; } .number { text-align: right; }
 th[data-down]::after { content: " \\25BE"; } th[data-up]::after { content: " \\25B4"; }
+th, td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
 th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; }
 .shared { font-size: 13px; color: #555; } .wide { overflow-x: auto; }
 img { max-width: 100%; height: auto; }

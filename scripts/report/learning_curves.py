@@ -1,5 +1,6 @@
 """Learning curves of the runs of one game, and the hyper-parameters that they have learned."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,14 +34,17 @@ class Line(NamedTuple):
 def lines_of(comparison: Comparison) -> list[Line]:
     """A line for the whole runs of each setting, and one for each run that is not averaged."""
     lines = []
+    others = itertools.count(len(comparison.settings))  # styles that no setting has
     for index, (name, runs) in enumerate(comparison.settings.items()):
         style, whole = line_style(index), list[Run]()
+        several = len(runs) > 1
         for run in runs:
             if is_whole(run, comparison):
                 whole.append(run)
             else:
                 why = f"{run.end:,} frames" if run.finished else run.status
-                lines.append(Line(f"{name}, seed {run.seed} ({why})", [run], style))
+                own = line_style(next(others)) if several else style
+                lines.append(Line(f"{name}, seed {run.seed} ({why})", [run], own))
         if len(whole) == 1:
             lines.append(Line(f"{name}, seed {whole[0].seed}", whole, style))
         elif whole:

@@ -18,7 +18,7 @@ from scripts.report.published_agents import Published, read_published
 from scripts.report.runs import RETURN, Run, read_run, shown
 from scripts.report.seed_report import report_groups
 from scripts.report.seed_runs import pool
-from scripts.report.settings import difference_rows
+from scripts.report.settings import by_setting, difference_rows
 from scripts.report.stories import report_stories
 from scripts.report.tables import rounded
 
@@ -129,7 +129,8 @@ def _report_comparison(
         report_agents(section, comparison, published)
     report_common_frames(section, comparison, published)
     section.table("Runs", [_row(run) for run in runs], "table")
-    configs = {label: members[0].config for label, members in comparison.settings.items()}
+    settings = by_setting(runs, OF_ALL, named=True)  # of one length each
+    configs = {label: members[0].config for label, members in settings.items()}
     section.table("Keys in which they differ", difference_rows(configs, OF_ALL), "differences")
     return section
 

@@ -16,6 +16,7 @@ from scripts.report.figures import (
     line_style,
     new_figure,
     places_apart,
+    titled,
 )
 from scripts.report.html import Section
 from scripts.report.scores import Estimate
@@ -134,7 +135,7 @@ def draw_cumulative(groups: list[Group], styles: dict[str, Any]) -> Any:
     label_steps(axes, "environment steps")
     axes.set_xlim(0, longest)
     axes.set_ylabel(f"cumulative reward{unit_name}")
-    axes.set_title(caption(groups), fontsize=9)
+    titled(axes, caption(groups))
     _label_ends(axes, curves)
     return figure
 
@@ -255,6 +256,6 @@ def _draw_panels(panels: dict[str, list[Curve]]) -> tuple[Any, list[Any]]:
 
 def _finished(figure: Any, title: str) -> Any:
     legend_above(figure, figure.axes[-1])
-    figure.axes[0].set_title(title, fontsize=9)
+    titled(figure.axes[0], title)
     figure.align_ylabels()
     return figure

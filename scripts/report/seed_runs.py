@@ -105,7 +105,7 @@ def _pooled(label: str, members: list[Run]) -> Group:
     curves = {name: np.concatenate([of_run[name] for of_run in each])[kept] for name in shared}
     status = _status(members, int(grid[-1])) + repetitions
     if outrun:
-        paths = ", ".join(str(run.path) for run in outrun)
+        paths = ", ".join(run.folder for run in outrun)
         status += f"; left out, as others of its seeds go farther: {paths}"
     for name, values in _meta(curves).items():  # those points are left out of every mean
         if unknown := int((~np.isfinite(values)).any(1).sum()):
@@ -161,11 +161,11 @@ def _status(members: list[Run], end: int) -> str:
     reasons = []
     for run, total in zip(members, totals, strict=True):
         if not run.finished:
-            reasons.append(f"{run.path} is {run.status}")
+            reasons.append(f"{run.folder} is {run.status}")
         elif run.end + spacing(run.frames) < total:
-            reasons.append(f"{run.path} lacks its end")
+            reasons.append(f"{run.folder} lacks its end")
         elif run.end < max(other.end for other in members):
-            reasons.append(f"{run.path} ends there")
+            reasons.append(f"{run.folder} ends there")
     if not reasons:
         return "finished"
     return f"only to {end:,} of {max(totals):,} steps: {', '.join(reasons)}"

@@ -87,8 +87,12 @@ def difference_rows(
     """
     settings = {label: without(config, left_out) for label, config in configs.items()}
     every = dict.fromkeys(key for setting in settings.values() for key in setting)
-    texts = {key: {label: _text(s.get(key)) for label, s in settings.items()} for key in every}
-    differing = {key: of for key, of in texts.items() if len(set(of.values())) > 1}
+    values = {key: {label: s.get(key) for label, s in settings.items()} for key in every}
+    differing = {
+        key: {label: v if type(v) is int else _text(v) for label, v in of.items()}
+        for key, of in values.items()
+        if len(set(map(_text, of.values()))) > 1
+    }
     if len(settings) <= len(differing):
         return [{"key": key} | of for key, of in differing.items()]
     rows = [{"run": label} | {k: of[label] for k, of in differing.items()} for label in settings]
@@ -110,4 +114,6 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, list):
         return shown("+".join(map(str, value))) or "none"
+    if type(value) is int and abs(value) >= 10_000:
+        return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else shown(value)

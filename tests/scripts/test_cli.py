@@ -184,9 +184,11 @@ def test_a_printed_configuration_is_that_configuration(tmp_path, capsys, name):
 def test_each_configuration_says_what_it_is_for(capsys):
     assert configs(None, []) == 0
     shown = capsys.readouterr().out
-    for name in named_configs():
-        assert name in shown
+    lines = shown.splitlines()  # of a pipe: a line each
+    assert [line.split()[0] for line in lines] == named_configs()
+    for name, line in zip(named_configs(), lines, strict=True):
         assert len(purpose(name)) > 20, name
+        assert line.endswith(purpose(name))
 
 
 def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
@@ -218,6 +220,10 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch, capsys):
             "write env.game=pong, and env.sticky_actions=0.25",
         ),
         ("train atari/bmg env.game=PongNoFrameskip-v4", "write env.game=pong"),
+        ("train catch/impala env.game=ALE/Pong-v5", "write env.suite=atari env.game=pong, and"),
+        ("train ALE/MsPacman-v5", "write `bmg train atari/quickstart env.game=ms_pacman`"),
+        ("train PongNoFrameskip-v4", "write `bmg train atari/quickstart env.game=pong`"),
+        ("train CartPole-v1", "env.suite=gymnasium env.game=CartPole-v1`"),
         ("train atari/bmg env.game=SpaceInvaders-v4", "write env.game=space_invaders"),
         (
             "train catch/impala env.suite=gymnasium env.game=ALE/Pong-v5",

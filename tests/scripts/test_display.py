@@ -35,7 +35,10 @@ def test_no_number_is_cut(width, height):
     assert len(shown.splitlines()) <= height - 2  # below it are the bar and the cursor's line
     kept = [(name, value) for name, value in _CELLS if name in shown]
     assert all(value in shown for _, value in kept)
-    assert [name for name, _ in kept][:6] == [name for name, _ in _CELLS][:6]
+    assert [name for name, _ in kept][:5] == [name for name, _ in _CELLS][:5]
+    left_out = len(_CELLS) - len(kept)
+    assert (f"{left_out} more in metrics.jsonl" in shown) == (left_out > 0)
+    assert (left_out > 0) == (width < 80)
     if width == 120:
         assert len(kept) == len(_CELLS)
         assert len(shown.splitlines()) == 1 + 7 + 2  # a title, three beside one another, borders

@@ -258,7 +258,7 @@ def _resume(run):
 def _begin_to_resume(run):
     """What `bmg train --resume` reads beside checkpoints, and writes then."""
     check_run_folder(run, resume=True)
-    resuming.check_schedule(None, run)
+    resuming.check_frames(2 * 10**8, None, run)
     with locked(run):
         forget_after(run, 15 * 10**7)
         folder = RunFolder(run, tensorboard=False)

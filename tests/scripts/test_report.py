@@ -19,7 +19,13 @@ from configs.load import ConfigError
 from scripts.report.comparison import compare
 from scripts.report.figures import line_style, pyplot
 from scripts.report.game_figures import draw_bootstrap_steps, draw_relative_scores, prepare
-from scripts.report.learning_curves import Line, draw_curves, draw_game, draw_hyperparameters
+from scripts.report.learning_curves import (
+    Line,
+    draw_curves,
+    draw_game,
+    draw_hyperparameters,
+    lines_of,
+)
 from scripts.report.report import report
 from scripts.report.runs import read_run
 from tests.scripts.synthetic_runs import write_run
@@ -174,6 +180,27 @@ def test_two_runs_of_one_seed_are_two_samples_and_a_copy_is_none(tmp_path, capsy
     said = capsys.readouterr().out
     assert "of one setting, game and seed, each run is a sample: a and b" in said
     assert f"copies left out: {tmp_path}/runs/copy of {tmp_path}/runs/a" in said
+
+
+def test_runs_of_two_lengths_can_be_told_apart_and_are_no_samples(tmp_path, capsys):
+    """In the curve and among the keys in which they differ; no note calls them samples."""
+    write_run(tmp_path / "runs/long", "bmg", "pong", 1, 3.0)
+    short = {"overrides": ["total_frames=100_000_000"], "reached": 0.5}
+    write_run(tmp_path / "runs/short", "bmg", "pong", 1, 5.0, **short)
+    write_run(tmp_path / "runs/stacx", "stacx", "pong", 1, 5.0)
+    summary = tmp_path / "runs/short/summary.json"
+    facts = {**json.loads(summary.read_text()), "total_frames": 100_000_000}
+    summary.write_text(json.dumps(facts))
+    runs = [read_run(tmp_path / "runs" / name) for name in ("long", "short", "stacx")]
+    (comparison,) = compare(runs)
+    styles = [(line.style["color"], line.style["linestyle"]) for line in lines_of(comparison)]
+    assert len(set(styles)) == len(styles) == 3
+    _report(tmp_path / "runs", out=tmp_path / "out")
+    assert "is a sample" not in capsys.readouterr().out
+    rows = {row["key"]: row for row in _rows(tmp_path / "out/differences.csv")}
+    lengths = {k: v for k, v in rows["total_frames"].items() if k != "key"}
+    assert sorted(lengths.values()) == ["100000000", "200000000", "200000000"]
+    assert "200,000,000" in (tmp_path / "out/index.html").read_text()
 
 
 @pytest.mark.ci

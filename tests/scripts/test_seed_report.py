@@ -254,7 +254,7 @@ def test_a_shorter_repetition_does_not_cut_the_longer_run(tmp_path):
     short = make_run(tmp_path / "short", noise(2, 20, of=1), first=1)
     (group,) = pool([read_run(run) for run in (short, long)])
     assert (len(group.reward), group.frames[-1]) == (3, 6_000)
-    assert group.status == f"finished; left out, as others of its seeds go farther: {short}"
+    assert group.status == "finished; left out, as others of its seeds go farther: short"
 
 
 def test_an_unfinished_run_is_said(tmp_path, capsys):
@@ -266,7 +266,7 @@ def test_an_unfinished_run_is_said(tmp_path, capsys):
     run_report(whole, part, out=tmp_path / "out")
     (row,) = table(tmp_path / "out")
     assert row["steps"] == "4500"
-    assert row["status"] == f"only to 4,500 of 6,000 steps: {part} is interrupted"
+    assert row["status"] == "only to 4,500 of 6,000 steps: b is interrupted"
     assert f"note: grid: {row['status']}" in capsys.readouterr().out.splitlines()
     assert float(row["total reward"]) == pytest.approx(reward[:, :45].sum(1).mean(), abs=0.06)
 
@@ -274,10 +274,10 @@ def test_an_unfinished_run_is_said(tmp_path, capsys):
 def test_other_ends_are_said(tmp_path):
     runs = [make_run(tmp_path / "a", noise(2, 60)), make_run(tmp_path / "b", noise(2, 30), first=2)]
     (group,) = pool([read_run(run) for run in runs])
-    assert group.status == f"only to 3,000 of 6,000 steps: {tmp_path / 'b'} ends there"
+    assert group.status == "only to 3,000 of 6,000 steps: b ends there"
     cut = make_run(tmp_path / "c", noise(2, 30), total_frames=6_000)
     (group,) = pool([read_run(cut)])
-    assert group.status == f"only to 3,000 of 6,000 steps: {cut} lacks its end"
+    assert group.status == "only to 3,000 of 6,000 steps: c lacks its end"
     meta = np.ones((2, 30))
     meta[1, 3] = np.nan
     (group,) = pool([read_run(make_run(tmp_path / "d", noise(2, 30), meta={"epsilon": meta}))])

@@ -61,6 +61,14 @@ def test_a_resumed_run_says_when_its_learning_rate_falls_elsewhere(tmp_path):
     assert refused.returncode == 2
     assert "learner.schedule_frames=3000" in refused.stderr
     assert "has trained" in refused.stderr
+    refused = bmg(*run, "total_frames=2000", "--resume")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("bmg: total_frames=2000: the run in ")
+    assert read_summary(folder)["total_frames"] == 4000
+    planned = bmg("train", "--resume", folder, "total_frames=6000", "--dry-run").stdout
+    trained = read_summary(folder)["frames"]
+    assert f"# would go on after {trained:,} of 6,000 frames" in planned
+    assert f"# would train {6000 - trained:,} frames in " in planned
     kept = bmg(*run, "total_frames=5000", "learner.schedule_frames=8000", "--resume")
     assert kept.returncode == 0, kept.stderr
     (line,) = kept.stderr.strip().splitlines()

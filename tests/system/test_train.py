@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 
-from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
+from tests.system.command import bmg, on_terminal, read_metrics, read_summary, start, wait_for
 
 CATCH = ("train", "catch/impala", "logging.every_seconds=0.5")
 PROMISED = (  # by the contract
@@ -45,6 +45,17 @@ def test_catch_is_learned_with_ray_actors(tmp_path):
     assert report.returncode == 0, report.stderr
     assert (folder / "curve.png").stat().st_size > 5_000
     assert "| catch |" in (folder / "table.md").read_text()
+
+
+@pytest.mark.ci
+def test_nothing_follows_the_last_line_on_a_terminal(tmp_path):
+    """Ray's library of colours wrote its last word into a display that was closed."""
+    folder = tmp_path / "run"
+    short = ("total_frames=20000", "actors.count=1", "logging.tensorboard=false")
+    status, shown = on_terminal(*CATCH, *short, "--run-dir", folder)
+    assert status == 0, shown
+    last = shown.replace(b"\x1b[?25h", b"").rstrip()  # which shows the cursor again
+    assert last.endswith(str(folder).encode())
 
 
 @pytest.mark.ci
