@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
+from actors.environments.vector import told
 from actors.server import ServerSpec, UnrollServer, under
 from agents.networks import Params
 from agents.trajectory import SourceFailed, Unroll
@@ -23,8 +24,8 @@ class InProcessSource:
         try:
             self._servers = [UnrollServer(spec, next(serials)) for _ in range(count)]
         except Exception as error:  # whatever a third party's environment raises
-            cause = f"{type(error).__name__}: {error}"
-            raise SourceFailed(f"{spec.environment.game} cannot be started: {cause}") from error
+            reason = f"{spec.environment.game} cannot be started: {told(error)}"
+            raise SourceFailed(reason) from error
         self._per_batch = unrolls_per_batch
         self._calls = 0
         self._published: list[tuple[Params, int]] = []  # the newest two
@@ -52,8 +53,7 @@ class InProcessSource:
             try:
                 batch.append(server.unroll(params, version))
             except Exception as error:  # whatever a third party's environment raises
-                cause = f"{type(error).__name__}: {error}"
-                raise SourceFailed(f"{server.name} failed: {cause}") from error
+                raise SourceFailed(f"{server.name} failed: {told(error)}") from error
             self._calls += 1
         return batch
 

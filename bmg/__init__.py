@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,8 +36,18 @@ class Run(NamedTuple):
     summary: dict[str, Any]  # as summary.json: status, protocol, versions, the last metrics
     seeds: dict[str, np.ndarray]  # as seeds.npz: curves [S, N] of a run of several seeds; else {}
 
+    def __repr__(self) -> str:
+        """What it is, in a line: its arrays would fill pages of a notebook."""
+        status, frames = (self.summary.get(key) for key in ("status", "frames"))
+        lines = len(self.metrics.get("frames", ()))
+        return f"Run({str(self.path)!r}: {status}, {frames} frames, {lines} lines of metrics)"
 
-def train(config: str, run_dir: str | os.PathLike[str] | None = None, **overrides: Any) -> Run:
+
+def train(
+    config: str | os.PathLike[str],
+    run_dir: str | os.PathLike[str] | None = None,
+    **overrides: Any,
+) -> Run:
     """Trains in this process, as `bmg train` does, and reads what came of it.
 
     SIGINT, SIGTERM and SIGHUP end the training with a checkpoint, so this needs the main thread;
@@ -60,6 +70,7 @@ def train(config: str, run_dir: str | os.PathLike[str] | None = None, **override
     from scripts.folders import new_folder
     from scripts.train import train as run_training
 
+    config = os.fspath(config)
     words = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     if run_dir is None:
         name = _load.load(config, words, plugins.import_all).name
@@ -123,12 +134,19 @@ def load_policy(
     return load(Path(run_dir), checkpoint, seed)
 
 
-def report(*run_dirs: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
+def report(
+    *run_dirs: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    mix: Sequence[str] = (),
+    frames: int | None = None,
+) -> Path:
     """Draws figures and tables, as `bmg report` does.
 
     Args:
         run_dirs: run folders, or folders of them.
         out: where to write; None: the folder, or `report` for several.
+        mix: what protocols of runs that are compared may differ in.
+        frames: where runs of any length stand side by side; None: the end of the shortest.
 
     Returns:
         Its page, index.html.
@@ -139,6 +157,6 @@ def report(*run_dirs: str | os.PathLike[str], out: str | os.PathLike[str] | None
     from scripts.report.report import report as draw
 
     paths = [str(Path(path)) for path in run_dirs]
-    draw(paths, None if out is None else str(Path(out)), [])
+    draw(paths, None if out is None else str(Path(out)), list(mix), frames)
     folder = Path(out) if out is not None else Path(paths[0] if len(paths) == 1 else "report")
     return folder / "index.html"

@@ -39,11 +39,16 @@ class Policy(NamedTuple):
     updates: int
     network: Network
 
+    def __repr__(self) -> str:
+        """What it takes, in a line: its parameters would fill pages of a notebook."""
+        takes = f"{self.observation_dtype.name}{list(self.observation_shape)}"
+        return f"Policy(of {takes}, {self.num_actions} actions, {self.frames:,} frames)"
+
     def logits(self, observation: Any) -> jax.Array:
         """Unnormalised log-probabilities of the actions: [..., *observation_shape] to [..., A].
 
         Raises:
-            ValueError: the observation has another shape.
+            ValueError: the observation has another shape, or fractions where there are none.
         """
         return _apply(self.network.apply, self.params, self._checked(observation))[0]
 
@@ -51,22 +56,25 @@ class Policy(NamedTuple):
         """The return that is expected from here: [..., *observation_shape] to [...].
 
         Raises:
-            ValueError: the observation has another shape.
+            ValueError: the observation has another shape, or fractions where there are none.
         """
         return _apply(self.network.apply, self.params, self._checked(observation))[1]
 
-    def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
+    def act(self, observation: Any, key: jax.Array | int | None = None) -> jax.Array:
         """Actions: [..., *observation_shape] to [...] int32.
 
         Args:
             observation: one, or a batch.
-            key: to sample with, as in training; None takes the most likely action.
+            key: to sample with, as in training, or a seed of one; None takes the most likely
+                action.
 
         Raises:
-            ValueError: the observation has another shape.
+            ValueError: the observation has another shape, or fractions where there are none.
         """
         logits = self.logits(observation)
-        return greedy(jax.random.key(0), logits) if key is None else sample(key, logits)
+        if key is None:
+            return greedy(jax.random.key(0), logits)
+        return sample(jax.random.key(key) if isinstance(key, int) else key, logits)
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Writes the policy for programs without `bmg`: policy.stablehlo and policy.json.
@@ -102,6 +110,11 @@ class Policy(NamedTuple):
         if len(shape) < rank or shape[len(shape) - rank :] != self.observation_shape:
             wanted = ", ".join(map(str, self.observation_shape))
             raise ValueError(f"observations are [..., {wanted}], and this one is {list(shape)}")
+        given = np.dtype(getattr(observation, "dtype", None) or np.asarray(observation).dtype)
+        if given.kind == "f" and self.observation_dtype.kind in "iub":  # all would become 0
+            raise ValueError(
+                f"observations are {self.observation_dtype.name}, and this one is {given.name}"
+            )
         return jnp.asarray(observation, self.observation_dtype)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from agents.algorithm import State
@@ -15,7 +16,7 @@ from agents.update import Metrics
 from learner.loop import LEARNING, Batch, LearningDiverged, Progress
 from learner.processes import exchange
 from learner.replay import Replay
-from learner.step import Experience, Learner
+from learner.step import Experience, Learner, all_finite
 
 _RECENT_EPISODES = 100
 _GOES_ON, _STOPS, _FAILS = 0, 1, 2  # what learner processes tell each other
@@ -246,7 +247,8 @@ class FromSource:
             actors = ", ".join(dict.fromkeys(unroll.actor for unroll in unrolls))
             raise LearningDiverged(
                 f"update {progress.updates} was not finite and was not applied "
-                f"({_losses(self._metrics)}); its batch came from {actors}"
+                f"({_losses(self._metrics)}); {_unplayable(batch.experience)}its batch came from "
+                f"{actors}"
             )
         window = self._window
         window.learning += time.monotonic() - begun
@@ -315,6 +317,17 @@ class FromSource:
 
 def _counted(unroll: Unroll) -> tuple[int, int, int]:
     return unroll.frames, unroll.steps, len(unroll.episodes)
+
+
+def _unplayable(experience: Experience) -> str:
+    """What of a batch the environments have given is not finite, in words."""
+    parts = {"observations": experience.online.observation, "rewards": experience.online.reward}
+    bad = [
+        name
+        for name, values in parts.items()
+        if jnp.issubdtype(values.dtype, jnp.floating) and not bool(all_finite(values))
+    ]
+    return f"{' and '.join(bad)} of its environments hold NaN or infinities; " if bad else ""
 
 
 def _losses(metrics: Metrics) -> str:

@@ -286,7 +286,8 @@ def trained_frames(path: Path) -> int:
     for version in reversed(reading.versions(path / CHECKPOINTS)):
         with contextlib.suppress(reading.Unreadable, FileNotFoundError):
             progress = reading.read_object(path / CHECKPOINTS / str(version) / PROGRESS)
-            if reading.is_count(frames := progress.get("frames")):
+            frames: Any = progress.get("frames")
+            if reading.is_count(frames):
                 return int(frames)
     return 0
 

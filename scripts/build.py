@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from actors.environments.suites import make_environment
-from actors.environments.vector import EnvironmentRefused
+from actors.environments.suites import check_environment, make_environment
+from actors.environments.vector import EnvironmentRefused, told
 from actors.seeding import environment_seeds
 from actors.server import ServerSpec
 from agents.algorithm import Algorithm, State, make_algorithm
@@ -64,13 +64,13 @@ def probe_environment(env: EnvironmentConfig, seed: int) -> Probe:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the one line of a refusal should stand alone
+            check_environment(environment_spec(env), seed)
             environment = make_environment(environment_spec(env), 1, 1)
             environment.reset(environment_seeds(seed, 0, 1))
     except EnvironmentRefused as error:
         raise ConfigError(f"env.game={env.game}: {error}") from error
     except Exception as error:  # whatever a third party's environment raises in its first reset
-        cause = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"env.game={env.game}: it cannot be reset: {cause}") from error
+        raise ConfigError(f"env.game={env.game}: it cannot be reset: {told(error)}") from error
     probe = Probe(
         environment.num_actions,
         environment.observation_shape,

@@ -2,11 +2,14 @@
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from argcomplete.completers import FilesCompleter
 
+from actors.environments.atari_games import BY_NAME
+from actors.environments.suites import SUITES
 from configs.load import flat, named_configs
+from configs.names import TABLES, known
 from configs.schema import Config
 from configs.sweep import named_sweeps
 
@@ -34,5 +37,25 @@ def _sweeps(prefix: str, **context: Any) -> Iterable[str]:
 
 
 def _keys(prefix: str, **context: Any) -> Iterable[str]:
-    del prefix, context
+    del context
+    key, given, _ = prefix.partition("=")
+    if given:
+        return [f"{key}={value}" for value in _values(key)]
     return [f"{key}=" for key in flat(Config().model_dump(mode="json"))]
+
+
+def _values(key: str) -> Iterable[str]:
+    """What a key may be set to, where that can be listed."""
+    if key == "env.game":
+        return [*BY_NAME, *(game for suite in SUITES.values() for game in suite.games or ())]
+    if key in TABLES:
+        return known(key)
+    model: Any = Config
+    for name in key.split("."):
+        field = getattr(model, "model_fields", {}).get(name)
+        if field is None:
+            return []
+        model = field.annotation
+    if model is bool:
+        return ["true", "false"]
+    return [str(choice) for choice in get_args(model) if isinstance(choice, str)]

@@ -173,8 +173,8 @@ class _Lines:
     def _success(self, metrics: dict[str, Any]) -> str:
         if judged := judgements(metrics):
             return "  ".join(f"{name} {value}" for name, value in judged)
-        if "reward_per_step" in metrics:
-            return f"reward/step {number(metrics['reward_per_step'], 4)}"
+        if "seeds" in metrics:
+            return "  ".join(f"{name} {value}" for name, value in _of_seeds(metrics)[:-1])
         return (
             f"return {number(metrics['episode_return'])}"
             f"  episodes {metrics['episodes']:,}"
@@ -204,7 +204,9 @@ def judgements(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 def _of_seeds(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     if judged := judgements(metrics):
         return [*judged, ("seeds", f"{metrics['seeds']}")]
+    returns = metrics.get("episode_return")
     return [
+        *([("mean return", number(returns))] if returns is not None else []),
         ("reward/step", number(metrics["reward_per_step"], 4)),
         ("seeds", f"{metrics['seeds']}"),
     ]
@@ -303,11 +305,14 @@ def fitted(title: Text, cells: Sequence[tuple[str, str]], console: Console) -> T
     width, height = console.size
     room = max(2, height - len(title.wrap(console, width)) - _AROUND_TABLE)
     unbounded = console.options.update_width(_WIDE)
-    for pairs in range(_MOST_PAIRS, 0, -1):
-        kept = _kept(cells, room, pairs)
-        table = _table(kept, pairs)
+    pairs = _MOST_PAIRS
+    while pairs > 1:
+        table = _table(_kept(cells, room, pairs), pairs)
         if console.measure(table, options=unbounded).maximum <= width:
             break
+        pairs -= 1
+    kept = _kept(cells, room, pairs)
+    table = _table(kept, pairs)
     if len(kept) < len(cells):
         table.caption = f"{len(cells) - len(kept)} more in metrics.jsonl"
     table.title, table.expand = title, True

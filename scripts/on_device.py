@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from actors.environments.device import DeviceEnvironment
-from actors.environments.suites import make_device_environment
+from actors.environments.suites import check_environment, make_device_environment
+from actors.environments.vector import EnvironmentRefused
 from actors.on_device import make_players, make_unroll
 from agents.algorithm import Algorithm, State, make_algorithm
 from agents.networks import Params, make_dense_network, make_network, without_last_logits
@@ -56,8 +57,17 @@ def use_all_cores(devices: int, seeds: int) -> None:
 
 
 def build_environment(env: EnvironmentConfig) -> DeviceEnvironment:
-    """What is played."""
-    return make_device_environment(environment_spec(env))
+    """What is played.
+
+    Raises:
+        ConfigError: what a plugin has brought does not fit.
+    """
+    spec = environment_spec(env)
+    try:
+        check_environment(spec, 0)
+        return make_device_environment(spec)
+    except EnvironmentRefused as error:
+        raise ConfigError(f"env.game={env.game}: {error}") from error
 
 
 def build_parts(
@@ -120,6 +130,17 @@ def with_players(
     parts = off_policy_parts(settings, network, lambda batch: learner_view(batch, False, clip))
     players = make_players(environment, network, learner.unroll_length, learner.batch_size)
     return playing(change(make_algorithm(parts, settings)), *players)
+
+
+def trace_step(algorithm: Algorithm) -> None:
+    """Traces a step, so that what plugins have made wrong is known before anything is created.
+
+    Raises:
+        Exception: whatever a plugin's functions raise.
+    """
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), algorithm.online))
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    jax.eval_shape(algorithm.step, state, keys, None)
 
 
 def build_seeds_learner(algorithm: Algorithm, learner: LearnerConfig, seeds: range) -> SeedsLearner:

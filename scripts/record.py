@@ -18,7 +18,7 @@ from learner import run_folder
 from learner.checkpoint import CheckpointError, Checkpoints, open_snapshots
 from learner.loop import LearningDiverged, LoopSettings, Progress
 from learner.on_device import CurvePoint
-from learner.reading import last_metrics
+from learner.reading import last_metrics, read_summary
 from learner.run_folder import (
     CHECKPOINTS,
     CONFIGURATION,
@@ -40,6 +40,8 @@ from scripts.runtime import memory_mb
 _log = logging.getLogger(__name__)
 # Of few-shot learning, what decides how hard a task is.
 _TASK_KEYS = ("ways", "shots", "queries", "folder", "image_size", "colour", "skip_damaged")
+_OF_A_START = ("started", "command", "commit", "dirty", "host")
+_MOST_STARTS = 99  # earlier ones
 _WANDB_SECONDS = 30  # until a run goes on without
 AnyState = TypeVar("AnyState", bound=tuple)  # of the learner: a named tuple of arrays
 
@@ -113,7 +115,7 @@ class Record:
         # First: with it, a run that is killed before its first checkpoint can be started again.
         replace_text(path / CONFIGURATION, config_load.dump(config))
         self._facts, self._total_frames = _facts(config, num_actions), config.total_frames
-        self._provenance = provenance()
+        self._provenance = _with_earlier_starts(provenance(), path)
         self._folder = RunFolder(path, tensorboard=config.logging.tensorboard)
         self._folder.note("configuration", config_load.dump(config))
         self._log = _log_file(path)
@@ -123,6 +125,7 @@ class Record:
             values = config.model_dump(mode="json")
             self._wandb = _wandb(config.name, config.logging, values, path)
         sink = config.logging.sink
+        self._sink_has_failed = False
         self._sink = None if sink is None else plugins.sink(sink, str(path / CONFIGURATION))
         names = config.meta.learned if config.learns else []
         uppers = {name: config.hyperparameter_range(name)[1] for name in names}
@@ -155,10 +158,10 @@ class Record:
             try:
                 self._sink(dict(metrics), self.path)
             except Exception as error:  # as above
-                _log.warning(
-                    "the sink gets no more lines: it raised %s: %s", type(error).__name__, error
-                )
-                self._sink = None
+                if not self._sink_has_failed:  # it gets the next line all the same
+                    text = "a line is lost to the sink, which raised %s: %s (this is said once)"
+                    _log.warning(text, type(error).__name__, error)
+                self._sink_has_failed = True
 
     def seeds(self, point: CurvePoint, updates: int) -> None:
         """Takes what is added to the learning curves of several seeds, after so many updates."""
@@ -189,7 +192,7 @@ class Record:
                 raise KeyboardInterrupt(number) from None  # of which a library has made another
             foreseen = _reason(error)
             reason = foreseen or f"{type(error).__name__}: {error}"
-            if foreseen:
+            if foreseen and not isinstance(error, LearningDiverged):  # which says it
                 reason += f" (after update {progress.updates})"
             with contextlib.suppress(OSError):
                 self.note("failed", reason=reason)
@@ -218,6 +221,14 @@ class Record:
         if self._wandb is not None:
             with contextlib.suppress(Exception):
                 self._wandb.finish()
+
+
+def _with_earlier_starts(newest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Facts of this start of a run, and in `starts` how it was started each time."""
+    earlier = read_summary(path)[0].get("provenance")
+    starts = earlier.get("starts") if isinstance(earlier, dict) else None
+    known = starts[-_MOST_STARTS:] if isinstance(starts, list) else []
+    return {**newest, "starts": [*known, {key: newest[key] for key in _OF_A_START}]}
 
 
 def _reason(error: BaseException) -> str | None:

@@ -55,6 +55,7 @@ def train(
         if resume:
             raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
         if dry_run:
+            _try(config, Path("runs"))
             return _print_plan(config, source, overrides, None)
         with new_folder(config.name) as path:
             return _start(config, path, resume, overrides, profile)
@@ -65,9 +66,33 @@ def train(
         check_same_run(config, path)
         check_frames(config.total_frames, config.learner.schedule_frames, path)
     if dry_run:
+        _try(config, path)
         trained = trained_frames(path) if resume else 0
         return _print_plan(config, source, overrides, path, trained)
     return _start(config, path, resume, overrides, profile)
+
+
+def _try(config: Config, path: Path) -> None:
+    """Builds what a user's own code is a part of, which is the only way to know that it fits.
+
+    Args:
+        config: of the run.
+        path: of its folder.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not config.plugins and not (config.env.suite == "gymnasium" and ":" in config.env.game):
+        return
+    jax_environment.require_jax()
+    if config.actors.on_device:
+        from scripts.train_on_device import build_learner
+
+        build_learner(config, path)
+        return
+    from scripts import build
+
+    build.build_agent(config, build.probe_environment(config.env, config.seed))
 
 
 def _print_plan(

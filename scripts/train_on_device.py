@@ -13,7 +13,7 @@ from learner.loop import run as run_loop
 from learner.on_device import CurvePoint, OnDevice, SeedsLearner, SeedsState
 from learner.run_folder import SEEDS
 from learner.seed_curves import SeedCurves
-from scripts import jax_environment, memory, on_device, runtime
+from scripts import jax_environment, memory, on_device, plugins, runtime
 from scripts.check import RunFailed, say_without_effect
 from scripts.display import Display
 from scripts.folders import hold
@@ -40,7 +40,10 @@ def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
         memory.require(flat(config.model_dump()), needs, memory.memory_bytes())
         return few_shot.build_few_shot_learner(config, tasks), 0
     environment = on_device.build_environment(config.env)
-    algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
+    with plugins.blamed(config.plugins, "the learner cannot be built"):
+        algorithm = on_device.build_algorithm(with_own_schedule(config, path), environment)
+        if config.plugins:
+            on_device.trace_step(algorithm)
     memory.check_on_device(config, environment, algorithm)
     learner = on_device.build_seeds_learner(algorithm, config.learner, config.all_seeds)
     return learner, environment.num_actions

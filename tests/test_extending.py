@@ -304,11 +304,41 @@ def test_functions_that_do_not_fit_are_told_before_anything_is_created(
 ):
     (folder / "bad.py").write_text(f"{_IMPORTS}{text}\n")
     run = [*overrides, "plugins=[bad]", "actors.runtime=in_process", *_SHORT]
-    with pytest.raises(ConfigError) as caught:
-        train("catch/impala", run, str(folder / "run"), False)
-    for part in parts:
+    for dry_run in (True, False):
+        with pytest.raises(ConfigError) as caught:
+            train("catch/impala", run, str(folder / "run"), False, dry_run)
+        for part in parts:
+            assert part in str(caught.value)
+        assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("return Line(place, there)", "return (place, there)", "that is a tuple, and its reset a"),
+        ("one_hot(state.place, 8)", "one_hot(state.place, 9)", "its observe gives float32[9]"),
+        ("place == 7", "int(place) == 7", "its step raised ConcretizationTypeError"),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["on_device", "in_process"])
+def test_environments_that_do_not_fit_are_told_before_anything_is_created(
+    folder, runtime, old, new, part
+):
+    right = FILES["my_line"]
+    assert old in right
+    (folder / "bad.py").write_text(right.replace(old, new).replace('"line"', '"bad"'))
+    words = [
+        "plugins=[bad]",
+        "env.suite=bad",
+        "env.game=line",
+        f"actors.runtime={runtime}",
+        *_SHORT,
+    ]
+    for dry_run in (True, False):
+        with pytest.raises(ConfigError) as caught:
+            train("catch/impala", words, str(folder / "run"), False, dry_run)
         assert part in str(caught.value)
-    assert not (folder / "run").exists()
+        assert not (folder / "run").exists()
 
 
 def test_from_the_command_line(folder):

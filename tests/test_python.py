@@ -42,6 +42,11 @@ def test_training_and_reading(told):
     assert np.isfinite(run.metrics["meta/entropy_cost"]).all()
     assert {len(values) for values in run.metrics.values()} == {len(run.metrics["frames"])}
     assert run.seeds == {}
+    assert repr(run).startswith("Run('runs/catch': finished, 2")
+    assert len(repr(run)) < 100
+    first, second = again.summary["provenance"]["starts"]
+    assert first["started"] <= second["started"] == again.summary["provenance"]["started"]
+    assert set(first) == {"started", "command", "commit", "dirty", "host"}
 
 
 def test_acting(told):
@@ -59,6 +64,10 @@ def test_acting(told):
     np.testing.assert_allclose(shares, jax.nn.softmax(logits[0]), atol=0.04)
     with pytest.raises(ValueError, match=r"are \[..., 50\], and this one is \[8, 49\]"):
         policy.value(observations[:, :49])
+    with pytest.raises(ValueError, match="are uint8, and this one is float64"):
+        policy.value(0.9 * seen)
+    np.testing.assert_array_equal(policy.act(seen, 3), policy.act(seen, jax.random.key(3)))
+    assert repr(policy) == f"Policy(of uint8[50], 3 actions, {policy.frames:,} frames)"
 
 
 def test_an_exported_policy_is_the_original(told):

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, Timestep
+from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, Timestep, told
 
 _log = logging.getLogger(__name__)
 
@@ -29,24 +29,17 @@ class GymnasiumSuite:
 
     def __init__(self, spec: EnvironmentSpec, num_envs: int, threads: int) -> None:
         del threads  # gymnasium steps them one after the other
-        if ":" in spec.game and os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # last: what lies there by chance replaces nothing
-        try:
-            with _no_exit():
-                self._environment = gymnasium.make_vec(
-                    spec.game,
-                    num_envs,
-                    vectorization_mode="sync",
-                    vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
-                )
-        except Exception as error:  # whatever a third party's constructor raises
-            raise EnvironmentRefused(
-                f"gymnasium cannot make {spec.game!r}: {type(error).__name__}: {error}"
-            ) from error
+        with _making(spec.game):
+            self._environment = gymnasium.make_vec(
+                spec.game,
+                num_envs,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
+            )
         self.num_envs = num_envs
         actions = self._environment.single_action_space
         if not isinstance(actions, gymnasium.spaces.Discrete):
-            raise EnvironmentRefused(f"{spec.game}: actions are {actions}, not Discrete")
+            raise EnvironmentRefused(f"its actions are {actions}, not Discrete")
         self.num_actions = int(actions.n)
         self._first_action = int(actions.start)
         space = self._environment.single_observation_space
@@ -58,7 +51,7 @@ class GymnasiumSuite:
             return
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) not in (1, 3):
             raise EnvironmentRefused(
-                f"{spec.game}: observations are {space}, not a Discrete, or a Box of rank 1 (a "
+                f"its observations are {space}, not a Discrete, or a Box of rank 1 (a "
                 "vector) or 3 (an image [H, W, C]); wrap the environment to make them so"
             )
         self.observation_shape = space.shape
@@ -115,6 +108,45 @@ class GymnasiumSuite:
             _log.warning("closing an environment raised %s: %s", type(error).__name__, error)
 
 
+def make_one(spec: EnvironmentSpec) -> gymnasium.Env:
+    """Makes a single environment, without wrappers.
+
+    Raises:
+        EnvironmentRefused: it cannot be made.
+    """
+    with _making(spec.game):
+        return gymnasium.make(spec.game, disable_env_checker=True).unwrapped
+
+
+@contextlib.contextmanager
+def _making(game: str) -> Iterator[None]:
+    """Around making environments, of a module in the current folder as well.
+
+    Raises:
+        EnvironmentRefused: they cannot be made; the message says what to change.
+    """
+    module, colon, _ = game.partition(":")
+    if colon and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: what lies there by chance replaces nothing
+    try:
+        with _no_exit():
+            yield
+    except ModuleNotFoundError as error:
+        hint, missing = "", error.name or getattr(error.__cause__, "name", None)
+        if f"{module}.".startswith(f"{missing}."):
+            hint = f"; start bmg in the folder that {module} lies in, or install it"
+        raise EnvironmentRefused(
+            f"gymnasium cannot make it: {str(error).split('. ')[0]}{hint}"
+        ) from error
+    except gymnasium.error.UnregisteredEnv as error:
+        hint = "" if colon else "; one of your own is MODULE:ID, with the module that registers it"
+        raise EnvironmentRefused(
+            f"gymnasium cannot make it: {str(error).rstrip('.')}{hint}"
+        ) from error
+    except Exception as error:  # whatever a third party's constructor raises
+        raise EnvironmentRefused(f"gymnasium cannot make it: {told(error)}") from error
+
+
 @contextlib.contextmanager
 def _no_exit() -> Iterator[None]:
     """Makes an error of an `exit()`, with which a game would end the run as if it had finished."""
@@ -141,5 +173,6 @@ def render(spec: EnvironmentSpec, seed: int, actions: Sequence[int]) -> Iterator
             environment.close()
     except Exception as error:  # whatever a third party's renderer raises
         raise EnvironmentRefused(
-            f"{spec.game} draws no pictures: {type(error).__name__}: {error}"
+            f"{spec.game} draws no pictures ({told(error)}): its metadata['render_modes'] must "
+            "hold rgb_array, with which its render() gives [H, W, 3] uint8"
         ) from error

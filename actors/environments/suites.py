@@ -6,7 +6,12 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from actors.environments.vector import EnvironmentRefused, EnvironmentSpec, VectorEnvironment
+from actors.environments.vector import (
+    EnvironmentRefused,
+    EnvironmentSpec,
+    VectorEnvironment,
+    told,
+)
 
 if TYPE_CHECKING:  # a suite's own packages, and JAX, are imported when it is made
     from actors.environments.device import DeviceEnvironment
@@ -109,6 +114,8 @@ SUITES: dict[str, Suite] = {
     ),
 }
 
+_BUILT_IN = frozenset(SUITES)
+
 
 def make_environment(spec: EnvironmentSpec, num_envs: int, threads: int) -> VectorEnvironment:
     """Makes `num_envs` environments on the host.
@@ -126,6 +133,45 @@ def _host_view(spec: EnvironmentSpec, num_envs: int) -> VectorEnvironment:
     from actors.environments.device import OnHost
 
     return OnHost(make_device_environment(spec), num_envs)
+
+
+def check_environment(spec: EnvironmentSpec, seed: int) -> None:
+    """Plays a step of what a plugin or a user's module has brought, and is not known to be right.
+
+    Args:
+        spec: of a suite.
+        seed: of its first reset.
+
+    Raises:
+        EnvironmentRefused: what does not fit.
+    """
+    import numpy as np
+
+    from actors.environments import contract
+
+    if spec.suite in _BUILT_IN:
+        if spec.suite == "gymnasium":
+            from actors.environments.gymnasium_suite import GymnasiumSuite, make_one
+
+            GymnasiumSuite(spec, 1, 1).close()  # of whose spaces it says what is wrong
+            contract.check_gymnasium(make_one(spec))
+        return
+    suite = SUITES[spec.suite]
+    if suite.on_device is not None:
+        contract.check_device(_made("on_device", suite.on_device, spec))
+    if suite.make is not None:
+        environment = _made("make", suite.make, spec, 1, 1)
+        contract.check_vector(environment, np.array([seed]))
+        environment.close()
+
+
+def _made(name: str, make: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return make(*given)
+    except EnvironmentRefused:
+        raise
+    except Exception as error:  # whatever a third party's maker raises
+        raise EnvironmentRefused(f"the suite's {name} raised {told(error)}") from error
 
 
 def make_device_environment(spec: EnvironmentSpec) -> DeviceEnvironment:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import sys
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # what is checked before anything starts knows specifications, and no arrays
     import numpy as np
+
+
+_LONGEST = 160  # characters of what was raised
 
 
 class EnvironmentRefused(Exception):
@@ -16,6 +23,24 @@ class EnvironmentRefused(Exception):
 
 class EnvironmentFailed(Exception):
     """An environment raised while it was played; the message is what it raised, with its type."""
+
+
+def told(error: BaseException) -> str:
+    """What was raised, in one line, and where in the user's own code."""
+    lines = str(error).strip().splitlines() or [""]
+    text = lines[0] if len(lines[0]) <= _LONGEST else f"{lines[0][: _LONGEST - 3]}..."
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"
+
+
+@functools.cache
+def _is_users(file: str) -> bool:
+    """Whether code is neither Python's, nor of an installed package, nor ours."""
+    ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    own = [os.path.join(ours, name) for name in ("actors", "agents", "learner", "scripts")]
+    others = (sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), *own)
+    return not file.startswith(("<", *others))
 
 
 @contextlib.contextmanager
@@ -28,7 +53,7 @@ def playing() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a third party's environment raises
-        raise EnvironmentFailed(f"{type(error).__name__}: {error}") from error
+        raise EnvironmentFailed(told(error)) from error
 
 
 class EnvironmentSpec(NamedTuple):

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,8 @@ _STOP_SECONDS = 60.0  # for the checkpoint of a trial that has to end
 # A killed sweep's trials end when Ray notices, which takes a while; then they save a checkpoint.
 _LOCKED_SECONDS = 300.0
 _PR_SET_PDEATHSIG = 1
+_REFUSED = 2  # exit status
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b")
 # `bmg` with the packages of this process, whatever the folder that it is started in holds (-P).
 _BMG = """
 import sys
@@ -40,6 +43,10 @@ main()
 
 class TrialFailed(Exception):
     """The training of a trial ended with a reason."""
+
+
+class TrialRefused(Exception):
+    """The configuration of a trial is refused, as it would be once more."""
 
 
 class Task(NamedTuple):
@@ -121,6 +128,7 @@ def run_task(task: Task, threads: int, gpu: bool) -> None:
 
     Raises:
         TrialFailed: with what the training said last.
+        TrialRefused: the same, of a configuration.
     """
     # Ray interrupts by way of SIGINT, which a sweep in the background of a shell script, and so
     # all its descendants, ignore.
@@ -199,8 +207,16 @@ def _bmg(task: Task, arguments: list[str], threads: int, gpu: bool) -> None:
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
     if process.returncode:
-        lines = output.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise TrialFailed(f"{lines[-1]} (exit {process.returncode}; {output})")
+        told = f"{_reason(output)} (exit {process.returncode}; {output})"
+        raise (TrialRefused if process.returncode == _REFUSED else TrialFailed)(told)
+
+
+def _reason(output: Path) -> str:
+    """The last line that a failed trial has said; of a traceback, the error's own."""
+    lines = output.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    begun = max((n for n, line in enumerate(lines) if line.startswith("Traceback (")), default=-1)
+    raised = [line for line in lines[begun:] if _RAISED.match(line)] if begun >= 0 else []
+    return raised[-1] if raised else lines[-1]
 
 
 @contextlib.contextmanager

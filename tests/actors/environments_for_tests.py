@@ -60,10 +60,11 @@ class Raising(Counting):
 
 
 class Crashing(Counting):
-    """Kills its process in its first step, as a fault below Python would."""
+    """Kills its process in its second step, as a fault below Python would."""
 
     def step(self, action):
-        os.kill(os.getpid(), signal.SIGKILL)
+        if self.step_in_episode == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
 
 
@@ -151,13 +152,13 @@ class Empty(Image):
 
 
 class Stuck(Counting):
-    """Can only be reset once."""
+    """Can only be reset twice, as it is before a run folder is made."""
 
     resets = 0
 
     def reset(self, *, seed=None, options=None):
         Stuck.resets += 1
-        if Stuck.resets > 1:
+        if Stuck.resets > 2:
             raise RuntimeError("the cartridge is dirty")
         return super().reset(seed=seed)
 

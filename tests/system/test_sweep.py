@@ -8,7 +8,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from scripts.sweep import dry_run
+from scripts.sweep import dry_run, trials
 from scripts.sweep.sweep import sweep as run_sweep
 from tests.system.command import bmg, read_metrics, read_summary, start, wait_for
 
@@ -132,6 +132,21 @@ def test_ctrl_c_saves_all_trials(tmp_path, sweep, background):
     assert process.returncode == 130, errors
     assert "--resume" in out
     assert [read_summary(p)["status"] for p in running] == ["interrupted"] * 2
+
+
+def test_the_reason_of_a_traceback_is_its_error(tmp_path):
+    """JAX ends one with advice; a refusal and a failure that was foreseen are the last line."""
+    log = tmp_path / "trial.log"
+    cases = {
+        "bmg: the run failed: no memory is left": "bmg: the run failed: no memory is left",
+        "ValueError: an older one\nbmg: learner.batch_size=7": "bmg: learner.batch_size=7",
+        "Traceback (most recent call last):\n  File x\njax.errors.TracerError: no\n----\nFor "
+        "simplicity, JAX has removed its frames.": "jax.errors.TracerError: no",
+        "": "it said nothing",
+    }
+    for text, reason in cases.items():
+        log.write_text(text)
+        assert trials._reason(log) == reason
 
 
 @pytest.mark.ci
