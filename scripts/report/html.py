@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th { cursor: pointer; } th, td { text-align: left; } .number { text-align: right; }
 th[data-down]::after { content: " \\25BE"; } th[data-up]::after { content: " \\25B4"; }
-th, td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
+td.number { white-space: nowrap; }
 th, td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; }
 .shared { font-size: 13px; color: #555; } .wide { overflow-x: auto; }
 img { max-width: 100%; height: auto; }
@@ -31,6 +32,9 @@ details { border-bottom: 1px solid #ddd; } summary { cursor: pointer; padding: .
 STORY = "run_"  # how files and anchors of stories begin
 _DOTS_OF_A_STORY = 130  # an inch: its panels are many and small, and a page may have dozens
 _LONGEST_FILE = 60  # characters, of at most four bytes each; a name has 255
+_MOST_SIDE_BY_SIDE = 14  # columns of short words, beside the first one
+# Where a long name may be broken, but no number.
+_BREAK = re.compile(r"([_=+/]|[.,](?=[A-Za-z]))")
 _MOST_COLUMNS = 10  # that fit into a window of 1,280 pixels whatever stands in them
 # A click on a column's head sorts by its numbers or texts, a second one the other way round.
 _SORT = """
@@ -173,20 +177,30 @@ def _figure(folder: Path, stem: str, title: str | None = None) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """Columns in which something stands; of many, those in which all rows are equal stand above."""
+    """Columns in which something stands; of many, those in which all rows are equal stand above.
+
+    Of too many for a page's width some stand below the others, each part with the first column.
+    """
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     shared = [key for key in known if all(row[key] == rows[0][key] for row in rows)]
     if len(rows) == 1 or len(known) <= _MOST_COLUMNS:
         shared = []
     above = "; ".join(f"{_text(key)}: {_text(rows[0][key])}" for key in shared)
     known = [key for key in known if key not in shared]
-    numbers = {key for key in known if any(isinstance(row[key], int | float) for row in rows)}
-    kinds = {key: ' class="number"' if key in numbers else "" for key in known}
-    head = "".join(f"<th{kinds[key]}>{html.escape(str(key))}</th>" for key in known)
-    cells = ("".join(f"<td{kinds[key]}>{_text(row[key])}</td>" for key in known) for row in rows)
+    first, *others = known or shared[:1]
+    parts = -(-len(others) // _MOST_SIDE_BY_SIDE) or 1
+    each = -(-len(others) // parts)
+    tables = "".join(_part(rows, [first, *others[n * each :][:each]]) for n in range(parts))
+    return f'<p class="shared">In all rows: {above}</p>{tables}' if above else tables
+
+
+def _part(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
+    numbers = {key for key in columns if any(isinstance(row[key], int | float) for row in rows)}
+    kinds = {key: ' class="number"' if key in numbers else "" for key in columns}
+    head = "".join(f"<th{kinds[key]}>{_text(key)}</th>" for key in columns)
+    cells = ("".join(f"<td{kinds[key]}>{_text(row[key])}</td>" for key in columns) for row in rows)
     body = "".join(f"<tr>{of_row}</tr>" for of_row in cells)
-    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-    return f'<p class="shared">In all rows: {above}</p>{table}' if above else table
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _text(value: Any) -> str:
@@ -195,4 +209,4 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, int | float):
         return f"{value:,}"
-    return html.escape(str(value)).replace("+", "+<wbr>")
+    return _BREAK.sub(r"\1<wbr>", html.escape(str(value)))

@@ -1,5 +1,6 @@
 """How much an agent depends on the value that a hyper-parameter starts from."""
 
+import math
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from scripts.report.runs import shown
 from scripts.report.scores import Estimate, aggregate
 from scripts.report.seed_runs import Group
 from scripts.report.seed_statistics import binned_means
+from scripts.report.tables import rounded
 
 _FEWEST = 2  # values, else there is nothing to see
 _LAST = 0.1  # share of a run whose episodes count
@@ -140,20 +142,20 @@ def draw_sensitivity(sensitivity: Sensitivity) -> Any:
 
 
 def sensitivity_rows(every: list[Sensitivity]) -> list[dict[str, Any]]:
-    """A row for each point of each line; `kept` is its share of the line's best."""
+    """A row for each point of each line, and its share of the line's best point."""
     rows = []
     for key, lines, *_ in every:
         for algorithm, points in lines.items():
-            best = max(float(point.value) for point in points.values())
+            best = max(float(point.value) for point in points.values()) or math.nan
             rows += [
                 {
                     "hyper-parameter": key,
                     "start": value,
                     "algorithm": algorithm,
-                    "IQM": round(float(point.value), 4),
+                    "IQM of return / best of its game": round(float(point.value), 4),
                     "95% low": round(float(point.low), 4),
                     "95% high": round(float(point.high), 4),
-                    "kept": round(float(point.value) / best, 3) if best > 0 else None,
+                    "share of its own best": rounded(float(point.value) / best, 3),
                 }
                 for value, point in points.items()
             ]

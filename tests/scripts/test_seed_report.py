@@ -698,6 +698,7 @@ def test_sensitivity_to_starting_values(tmp_path):
     for row in rows:
         level = levels[row["algorithm"]][float(row["start"])]
         # The middle two of (level - 1) / 10, (level + 1) / 10 and (3 level -+ 1) / 30.
-        assert float(row["IQM"]) == pytest.approx(level / 10, abs=1e-3)
-        assert float(row["95% low"]) <= float(row["IQM"]) <= float(row["95% high"])
-        assert float(row["kept"]) == pytest.approx(level / 10, abs=1e-2)
+        share = float(row["IQM of return / best of its game"])
+        assert share == pytest.approx(level / 10, abs=1e-3)
+        assert float(row["95% low"]) <= share <= float(row["95% high"])
+        assert float(row["share of its own best"]) == pytest.approx(level / 10, abs=1e-2)

@@ -54,3 +54,17 @@ def test_columns_of_a_page_are_those_that_tell_rows_apart(tmp_path):
     assert re.findall(r"<th[^>]*>(.*?)</th>", of_one) == ["run", *map(html.escape, same), "score"]
     assert "; &lt;b&gt;: &lt;i&gt;</p>" in of_two
     assert (tmp_path / "two.csv").read_text().startswith("run,empty,same 0,")  # as it was
+
+
+def test_too_many_columns_for_a_page_stand_below_one_another(tmp_path):
+    section = Section(tmp_path, "many")
+    columns = {f"agent_{n} (learning_rate=0.{n})": n for n in range(1, 31)}
+    others = {name: n + 1 for name, n in columns.items()}
+    section.table("", [{"key": "a.b_c", **columns}, {"key": "d", **others}], "table")
+    write_page(tmp_path, "many", [section])
+    page = (tmp_path / "index.html").read_text()
+    heads = re.findall(r"<table><tr>(.*?)</tr>", page)
+    assert [head.count("<th") for head in heads] == [11, 11, 11]
+    assert all(head.startswith("<th>key</th>") for head in heads)
+    assert "a.<wbr>b_<wbr>c" in heads[0] + page
+    assert "learning_<wbr>rate=<wbr>0.1)" in heads[0]  # a number stays whole
