@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
 from actors.environments.device import DeviceEnvironment, Reply
 from actors.environments.vector import EnvironmentRefused, Timestep, VectorEnvironment, told
@@ -140,16 +141,20 @@ def _check_observation(method: str, given: Any, environment: VectorEnvironment, 
 def check_gymnasium(environment: Any) -> None:
     """Resets and steps a single environment of Gymnasium, without wrappers, once.
 
+    One whose spaces are not those of the suite is not played: the suite says that.
+
     Raises:
         EnvironmentRefused: it does not keep to Gymnasium's interface.
     """
+    space, actions = environment.observation_space, environment.action_space
+    if not isinstance(actions, Discrete) or not isinstance(space, Box | Discrete):
+        return
     with _raised_by("reset"):
         given = environment.reset(seed=0)
     _require(
         isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping),
         f"its reset returns {_kind(given)}, not (observation, info)",
     )
-    space, actions = environment.observation_space, environment.action_space
     _check_of_space("reset", given[0], space.shape)
     with _raised_by("step"):
         given = environment.step(actions.start)
