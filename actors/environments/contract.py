@@ -155,7 +155,8 @@ def check_gymnasium(environment: Any) -> None:
         isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping),
         f"its reset returns {_kind(given)}, not (observation, info)",
     )
-    _check_of_space("reset", given[0], space.shape)
+    shape = space.shape or ()
+    _check_of_space("reset", given[0], shape)
     with _raised_by("step"):
         given = environment.step(actions.start)
     _require(
@@ -163,7 +164,7 @@ def check_gymnasium(environment: Any) -> None:
         f"its step returns {_kind(given)}, not (observation, reward, terminated, truncated, info)",
     )
     observation, reward, *ends, _ = given
-    _check_of_space("step", observation, space.shape)
+    _check_of_space("step", observation, shape)
     is_number = np.ndim(reward) == 0 and str(np.asarray(reward).dtype.kind) in "fiub"
     _require(is_number, f"the reward of its step is {_kind(reward)}, not one number")
     _require(_is_finite(reward), "the reward of its step is NaN or infinite")
