@@ -148,16 +148,18 @@ def of_game(published: Iterable[Published], runs: Sequence[Run]) -> list[Publish
 def drawn(published: Iterable[Published], runs: Sequence[Run]) -> list[Published]:
     """Curves that are drawn beside runs of one game, cut off where the longest of those ends.
 
-    At most five, of those that have two points by then: first IMPALA, A2C, Rainbow, IQN and DQN,
-    then what else there is in the file's order. The best at the end comes first.
+    At most five, of those that have two points by then, or of a short run one: first IMPALA, A2C,
+    Rainbow, IQN and DQN, then what else there is in the file's order. The best at the end comes
+    first.
     """
     end = _SLACK * max(run.end for run in runs)
     found = []
     for entry in of_game(published, runs):
         count = int(np.searchsorted(entry.frames, end, side="right"))
-        if count >= 2:
+        if count:
             found.append(Published(*entry[:5], *(values[:count] for values in entry[5:])))
     ranks = {agent: rank for rank, agent in enumerate(_FIRST_DRAWN)}
+    found = [entry for entry in found if len(entry.frames) > 1] or found
     found.sort(key=lambda entry: ranks.get(entry.agent, len(ranks)))
     return sorted(found[:_MOST_DRAWN], key=lambda entry: -entry.scores[-1])
 

@@ -158,6 +158,10 @@ def test_what_is_drawn_goes_as_far_as_the_runs(tmp_path):
         np.testing.assert_array_equal(entry.frames, [2e6, 4e6])
     gymnasium = run._replace(summary={"protocol": {"suite": "gymnasium", "game": "pong"}})
     assert drawn(every, [gymnasium]) == []
+    _write(tmp_path / "short", "bmg", "pong", 0, 20.0, total=3_000_000)
+    short = drawn(every, [read_run(tmp_path / "short")])
+    assert {len(entry.frames) for entry in short} == {1}  # of 2M frames
+    assert len(short) == 4
     assert {entry.game for entry in every} == set(BY_NAME)
 
 
