@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
+from jax.core import Tracer
 
 from agents.networks import Network, Params, make_network
 from agents.policies import greedy, sample
@@ -74,7 +75,7 @@ class Policy(NamedTuple):
         logits = self.logits(observation)
         if key is None:
             return greedy(jax.random.key(0), logits)
-        return sample(jax.random.key(key) if isinstance(key, int) else key, logits)
+        return sample(jax.random.key(key) if isinstance(key, int | np.integer) else key, logits)
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Writes the policy for programs without `bmg`: policy.stablehlo and policy.json.
@@ -110,11 +111,12 @@ class Policy(NamedTuple):
         if len(shape) < rank or shape[len(shape) - rank :] != self.observation_shape:
             wanted = ", ".join(map(str, self.observation_shape))
             raise ValueError(f"observations are [..., {wanted}], and this one is {list(shape)}")
-        given = np.dtype(getattr(observation, "dtype", None) or np.asarray(observation).dtype)
-        if given.kind == "f" and self.observation_dtype.kind in "iub":  # all would become 0
-            raise ValueError(
-                f"observations are {self.observation_dtype.name}, and this one is {given.name}"
-            )
+        if self.observation_dtype.kind in "iub" and not isinstance(observation, Tracer):
+            given = np.asarray(observation)
+            if given.dtype.kind == "f" and (given != np.floor(given)).any():  # all would be cut
+                raise ValueError(
+                    f"observations are {self.observation_dtype.name}, and this one has fractions"
+                )
         return jnp.asarray(observation, self.observation_dtype)
 
 

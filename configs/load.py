@@ -299,7 +299,7 @@ def _layers(source: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict[str
     return [*_layers(base, seen), (source, keys)]
 
 
-# Of Gymnasium, and of it those that are games of Atari.
+# Gymnasium names environments so; with `ale` or `kind` it is a game of Atari.
 _ENVIRONMENT_ID = re.compile(
     r"(?:(?P<ale>ALE/)|[\w.]+[/:])?(?P<name>[A-Z]\w*?)"
     r"(?P<kind>NoFrameskip|Deterministic|-ram|)-v\d+"

@@ -6,6 +6,7 @@ import re
 from actors.environments import atari_games
 from actors.environments.suites import SUITES
 from configs.load import ConfigError
+from configs.names import TABLES
 from configs.schema import EnvironmentConfig
 
 
@@ -25,7 +26,8 @@ def check_game(env: EnvironmentConfig, protocol: str) -> None:
         raise ConfigError(
             f"evaluation.protocol={protocol}: only env.suite=atari knows it; use training"
         )
-    if suite.games is None or env.game not in suite.games:
+    # A plugin's suite may have games of such names.
+    if env.suite in TABLES["env.suite"].built_in and env.game not in (suite.games or ()):
         _check_atari_id(env)
     if env.suite == "atari" and env.game not in atari_games.BY_NAME:
         raise ConfigError(f"env.game={env.game}: unknown game; {_nearest_game(env.game)}")

@@ -1,7 +1,7 @@
 """What a shell may complete: names of configurations and of sweeps, keys, files."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from argcomplete.completers import FilesCompleter
@@ -58,4 +58,13 @@ def _values(key: str) -> Iterable[str]:
         model = field.annotation
     if model is bool:
         return ["true", "false"]
-    return [str(choice) for choice in get_args(model) if isinstance(choice, str)]
+    return list(_choices(model))
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    """The texts of a Literal, also of one that may be None."""
+    for part in get_args(annotation):
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from _choices(part)

@@ -64,7 +64,7 @@ def build_environment(env: EnvironmentConfig) -> DeviceEnvironment:
     """
     spec = environment_spec(env)
     try:
-        check_environment(spec, 0)
+        check_environment(spec, 0, on_device=True)
         return make_device_environment(spec)
     except EnvironmentRefused as error:
         raise ConfigError(f"env.game={env.game}: {error}") from error

@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 # Of few-shot learning, what decides how hard a task is.
 _TASK_KEYS = ("ways", "shots", "queries", "folder", "image_size", "colour", "skip_damaged")
 _OF_A_START = ("started", "command", "commit", "dirty", "host")
+_MOST_LOST_LINES = 10
 _MOST_STARTS = 99  # earlier ones
 _WANDB_SECONDS = 30  # until a run goes on without
 AnyState = TypeVar("AnyState", bound=tuple)  # of the learner: a named tuple of arrays
@@ -125,7 +126,7 @@ class Record:
             values = config.model_dump(mode="json")
             self._wandb = _wandb(config.name, config.logging, values, path)
         sink = config.logging.sink
-        self._sink_has_failed = False
+        self._lost_lines = 0  # to the sink, in a row
         self._sink = None if sink is None else plugins.sink(sink, str(path / CONFIGURATION))
         names = config.meta.learned if config.learns else []
         uppers = {name: config.hyperparameter_range(name)[1] for name in names}
@@ -158,10 +159,17 @@ class Record:
             try:
                 self._sink(dict(metrics), self.path)
             except Exception as error:  # as above
-                if not self._sink_has_failed:  # it gets the next line all the same
-                    text = "a line is lost to the sink, which raised %s: %s (this is said once)"
-                    _log.warning(text, type(error).__name__, error)
-                self._sink_has_failed = True
+                self._lost_lines += 1
+                raised = f"{type(error).__name__}: {error}"
+                if self._lost_lines == 1:
+                    _log.warning("a line is lost to the sink, which raised %s", raised)
+                elif self._lost_lines == _MOST_LOST_LINES:  # each may have cost a timeout
+                    _log.warning(
+                        "the sink gets no more lines: again and again it raised %s", raised
+                    )
+                    self._sink = None
+            else:
+                self._lost_lines = 0
 
     def seeds(self, point: CurvePoint, updates: int) -> None:
         """Takes what is added to the learning curves of several seeds, after so many updates."""
@@ -226,8 +234,10 @@ class Record:
 def _with_earlier_starts(newest: dict[str, Any], path: Path) -> dict[str, Any]:
     """Facts of this start of a run, and in `starts` how it was started each time."""
     earlier = read_summary(path)[0].get("provenance")
-    starts = earlier.get("starts") if isinstance(earlier, dict) else None
-    known = starts[-_MOST_STARTS:] if isinstance(starts, list) else []
+    known: list[Any] = []
+    if isinstance(earlier, dict):  # of a version that kept one start, that one
+        starts = earlier.get("starts", [{key: earlier.get(key) for key in _OF_A_START}])
+        known = starts[-_MOST_STARTS:] if isinstance(starts, list) else []
     return {**newest, "starts": [*known, {key: newest[key] for key in _OF_A_START}]}
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from configs import load as config_load
 from configs.load import ConfigError
 from configs.schema import Config, LearnerConfig, operational_keys
-from learner.reading import read_summary
-from learner.run_folder import configuration_of
+from learner.run_folder import configuration_of, trained_frames
 
 _log = logging.getLogger(__name__)
 _SCHEDULE = "hyperparameters_from"  # in the run folder: what hyperparameters_from has replayed
@@ -45,7 +44,7 @@ def check_frames(total: int, horizon: int | None, path: Path) -> None:
     Raises:
         ConfigError: one line.
     """
-    frames = read_summary(path)[0].get("frames", 0)
+    frames = trained_frames(path)
     earlier = config_load.load(str(configuration_of(path))).total_frames
     ends = {"learner.schedule_frames": horizon, "total_frames": total if total < earlier else None}
     for key, end in ends.items():

@@ -86,13 +86,13 @@ def _try(config: Config, path: Path) -> None:
         return
     jax_environment.require_jax()
     if config.actors.on_device:
-        from scripts.train_on_device import build_learner
+        from scripts.train_on_device import prepare
 
-        build_learner(config, path)
-        return
-    from scripts import build
+        prepare(config, path)
+    elif config.learner.processes == 1:  # else the devices of the others would be missing
+        from scripts.train_with_actors import prepare
 
-    build.build_agent(config, build.probe_environment(config.env, config.seed))
+        prepare(config, path)
 
 
 def _print_plan(

@@ -22,6 +22,18 @@ from scripts.record import Record, loop_settings, open_checkpoints, starting_poi
 from scripts.resuming import keep_schedule, with_own_schedule
 
 
+def prepare(config: Config, path: Path) -> tuple[SeedsLearner, int]:
+    """Makes JAX ready, and the learner as `build_learner` does.
+
+    Raises:
+        ConfigError: JAX finds no device, or as `build_learner`.
+    """
+    on_device.use_all_cores(config.learner.devices, config.seeds)
+    runtime.prepare_jax(config.learner.gpu_memory)
+    jax_environment.require_device()
+    return build_learner(config, path)
+
+
 def build_learner(config: Config, path: Path) -> tuple[SeedsLearner, int]:
     """The learner of all seeds, and how many actions its environment has (tasks have none).
 
@@ -73,10 +85,7 @@ def run(
     """
     what = "making the tasks and the learner" if config.env.is_few_shot else "making the learner"
     display.wait(lambda: what)
-    on_device.use_all_cores(config.learner.devices, config.seeds)
-    runtime.prepare_jax(config.learner.gpu_memory)
-    jax_environment.require_device()
-    learner, num_actions = build_learner(config, path)
+    learner, num_actions = prepare(config, path)
     say_without_effect(without_effect)
     checkpoints = open_checkpoints(config, path, resume)
     stop = runtime.StopSignals()

@@ -55,12 +55,8 @@ def run(
         RunFailed: with the reason. What has begun to learn says `failed` in its run folder.
     """
     display.wait(lambda: "making the environment and the agent")
-    runtime.prepare_jax(config.learner.gpu_memory)
-    _join(config.learner)
-    jax_environment.require_device()
-    probe = build.probe_environment(config.env, config.seed)
-    agent = build.build_agent(with_own_schedule(config, path), probe)
-    memory.check_memory(config, probe, agent.network)
+    agent = prepare(config, path)
+    probe = agent.probe
     say_without_effect(without_effect)
     build.say_if_network_is_another(config.agent.network, probe, config.env.game)
     actors = config.actors
@@ -90,6 +86,25 @@ def run(
         else:
             progress = _lead(config, agent, checkpoints, path, resume, stop, display, profile)
     return 0 if progress.frames >= config.total_frames else stop.exit_status()
+
+
+def prepare(config: Config, path: Path) -> Agent:
+    """Makes JAX ready, joins the other learner processes, and builds the agent.
+
+    Args:
+        config: of the run.
+        path: of its folder.
+
+    Raises:
+        ConfigError: nothing was created or started.
+    """
+    runtime.prepare_jax(config.learner.gpu_memory)
+    _join(config.learner)
+    jax_environment.require_device()
+    probe = build.probe_environment(config.env, config.seed)
+    agent = build.build_agent(with_own_schedule(config, path), probe)
+    memory.check_memory(config, probe, agent.network)
+    return agent
 
 
 def _join(learner: LearnerConfig) -> None:

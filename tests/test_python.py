@@ -64,8 +64,9 @@ def test_acting(told):
     np.testing.assert_allclose(shares, jax.nn.softmax(logits[0]), atol=0.04)
     with pytest.raises(ValueError, match=r"are \[..., 50\], and this one is \[8, 49\]"):
         policy.value(observations[:, :49])
-    with pytest.raises(ValueError, match="are uint8, and this one is float64"):
+    with pytest.raises(ValueError, match="are uint8, and this one has fractions"):
         policy.value(0.9 * seen)
+    np.testing.assert_array_equal(policy.value(1.0 * seen), policy.value(seen))
     np.testing.assert_array_equal(policy.act(seen, 3), policy.act(seen, jax.random.key(3)))
     assert repr(policy) == f"Policy(of uint8[50], 3 actions, {policy.frames:,} frames)"
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
@@ -19,8 +20,12 @@ _ATTRIBUTES = ("num_actions", "observation_shape", "observation_dtype", "frame_s
 _METHODS = ("reset", "step", "close")
 
 
-def check_device(environment: Any) -> None:
+def check_device(environment: Any, *, carried: bool = True) -> None:
     """Traces each function of an environment on the device once.
+
+    Args:
+        environment: of a suite.
+        carried: whether its state goes through a scan, in which it may not change its type.
 
     Raises:
         EnvironmentRefused: one does not fit the others, or what is said of it.
@@ -33,7 +38,10 @@ def check_device(environment: Any) -> None:
         if not callable(getattr(environment, name)):
             raise EnvironmentRefused(f"its {name} is {_kind(getattr(environment, name))}")
     _check_numbers(environment.num_actions, environment.observation_shape)
-    _require(environment.draws > 0, f"draws={environment.draws}: must be at least 1")
+    _require(
+        isinstance(environment.draws, int) and environment.draws >= 0,
+        f"draws={environment.draws!r}: must be a whole number, at least 0",
+    )
     shape, dtype = tuple(environment.observation_shape), np.dtype(environment.observation_dtype)
     with _raised_by("reset"):
         state = jax.eval_shape(environment.reset, jax.random.key(0))
@@ -47,17 +55,22 @@ def check_device(environment: Any) -> None:
     )
     action = jax.ShapeDtypeStruct((), np.int32)
     draws = jax.ShapeDtypeStruct((environment.draws,), np.float32)
-    _check_draws(environment, state, action)
     with _raised_by("step"):
         given = jax.eval_shape(lambda *x: _as_pair(environment.step(*x)), state, action, draws)
+    _check_draws(environment, state, action)
     following, reply = given
-    _check_state(state, following)
+    if carried:
+        _check_state(state, following)
     for name, value in reply._asdict().items():
-        kind = "b" if name in ("ended", "valid") else "fiub"
+        _require(hasattr(value, "shape"), f"{name} of its Reply is {_kind(value)}")
+        is_bool = jnp.issubdtype(value.dtype, jnp.bool_)
+        fits = is_bool or (
+            name in ("reward", "discount") and jnp.issubdtype(value.dtype, jnp.number)
+        )
+        kind = "number" if name in ("reward", "discount") else "bool"
         _require(
-            value.shape == () and value.dtype.kind in kind,
-            f"{name} of its Reply is {_array(value)}, not one "
-            f"{'bool' if kind == 'b' else 'number'}",
+            value.shape == () and bool(fits),
+            f"{name} of its Reply is {_array(value)}, not one {kind}",
         )
 
 
@@ -70,10 +83,13 @@ def _as_pair(given: Any) -> tuple[Any, Reply]:
 
 
 def _check_draws(environment: DeviceEnvironment, state: Any, action: Any) -> None:
-    """Refuses a step that takes more random numbers than it gets: JAX would repeat the last one."""
-    draws = np.zeros(environment.draws, np.float32)  # of NumPy, which looks at its bounds
+    """Refuses a step, which can be traced, that asks for a random number beyond those it gets.
+
+    JAX would give it the last one again.
+    """
+    draws: Any = np.zeros(environment.draws, np.float32)  # of NumPy, which looks at its bounds
     try:
-        jax.eval_shape(lambda s, a: environment.step(s, a, draws)[0], state, action)  # type: ignore
+        jax.eval_shape(lambda s, a: _as_pair(environment.step(s, a, draws)), state, action)
     except IndexError as error:
         raise EnvironmentRefused(
             f"its step takes more random numbers than the DeviceEnvironment's draws="
@@ -153,7 +169,7 @@ def check_gymnasium(environment: Any) -> None:
         given = environment.reset(seed=0)
     _require(
         isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping),
-        f"its reset returns {_kind(given)}, not (observation, info)",
+        f"its reset returns {_kind(given)}, not a tuple (observation, info)",
     )
     shape = space.shape or ()
     _check_of_space("reset", given[0], shape)
@@ -161,7 +177,8 @@ def check_gymnasium(environment: Any) -> None:
         given = environment.step(actions.start)
     _require(
         isinstance(given, tuple) and len(given) == 5,
-        f"its step returns {_kind(given)}, not (observation, reward, terminated, truncated, info)",
+        f"its step returns {_kind(given)}, not a tuple (observation, reward, terminated, "
+        "truncated, info)",
     )
     observation, reward, *ends, _ = given
     _check_of_space("step", observation, shape)
@@ -169,8 +186,8 @@ def check_gymnasium(environment: Any) -> None:
     _require(is_number, f"the reward of its step is {_kind(reward)}, not one number")
     _require(_is_finite(reward), "the reward of its step is NaN or infinite")
     for name, value in zip(("terminated", "truncated"), ends, strict=True):
-        is_bool = type(value) in (bool, np.bool_)
-        _require(is_bool, f"{name} of its step is {_kind(value)}, not True or False")
+        fits = np.ndim(value) == 0 and str(np.asarray(value).dtype.kind) in "biu"
+        _require(fits, f"{name} of its step is {_kind(value)}, not True or False")
 
 
 def _check_of_space(method: str, given: Any, shape: tuple[int, ...]) -> None:

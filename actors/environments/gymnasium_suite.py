@@ -108,14 +108,26 @@ class GymnasiumSuite:
             _log.warning("closing an environment raised %s: %s", type(error).__name__, error)
 
 
-def make_one(spec: EnvironmentSpec) -> gymnasium.Env:
-    """Makes a single environment, without wrappers.
+# What gymnasium puts around an environment by itself, and what fails in a way of its own in there.
+_GYMNASIUMS_OWN = (
+    gymnasium.wrappers.TimeLimit,
+    gymnasium.wrappers.OrderEnforcing,
+    gymnasium.wrappers.PassiveEnvChecker,
+)
+
+
+def make_one(spec: EnvironmentSpec) -> tuple[gymnasium.Env, gymnasium.Env]:
+    """Makes a single environment: without gymnasium's own wrappers, and to be closed.
 
     Raises:
         EnvironmentRefused: it cannot be made.
     """
     with _making(spec.game):
-        return gymnasium.make(spec.game, disable_env_checker=True).unwrapped
+        made = gymnasium.make(spec.game, disable_env_checker=True)
+    single = made
+    while isinstance(single, _GYMNASIUMS_OWN):
+        single = single.env
+    return single, made
 
 
 @contextlib.contextmanager

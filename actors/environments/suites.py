@@ -136,18 +136,28 @@ def _host_view(spec: EnvironmentSpec, num_envs: int) -> VectorEnvironment:
     return OnHost(make_device_environment(spec), num_envs)
 
 
-def check_environment(spec: EnvironmentSpec, seed: int) -> None:
+def check_environment(spec: EnvironmentSpec, seed: int, *, on_device: bool = False) -> None:
     """Plays a step of what a plugin or a user's module has brought, and is not known to be right.
 
     Args:
         spec: of a suite.
         seed: of its first reset.
+        on_device: whether it will be played there.
 
     Raises:
         EnvironmentRefused: what does not fit.
     """
     if spec.suite in _BUILT_IN and spec.suite != "gymnasium":
         return
+    try:
+        _check(spec, seed, on_device)
+    except EnvironmentRefused:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a third party's code raises
+        raise EnvironmentRefused(f"it cannot be played: {told(error)}") from error
+
+
+def _check(spec: EnvironmentSpec, seed: int, on_device: bool) -> None:
     import numpy as np
 
     from actors.environments import contract
@@ -155,21 +165,21 @@ def check_environment(spec: EnvironmentSpec, seed: int) -> None:
     if spec.suite == "gymnasium":
         from actors.environments.gymnasium_suite import make_one
 
-        environment = make_one(spec)
-        contract.check_gymnasium(environment)
-        with contextlib.suppress(Exception):  # it has been played all the same
-            environment.close()
+        single, made = make_one(spec)
+        contract.check_gymnasium(single)
+        with contextlib.suppress(Exception, SystemExit):  # it has been played all the same
+            made.close()
         return
     suite = SUITES[spec.suite]
-    if suite.on_device is not None:
-        contract.check_device(_made("on_device", suite.on_device, spec))
-    if suite.make is not None:
+    if suite.make is None or on_device:
+        contract.check_device(_made("on_device", suite.on_device, spec), carried=on_device)
+    else:
         environment = _made("make", suite.make, spec, 1, 1)
-        contract.check_vector(environment, np.array([seed]))  # that it can be closed, first
+        contract.check_vector(environment, np.array([seed]))
         environment.close()
 
 
-def _made(name: str, make: Callable[..., Any], *given: Any) -> Any:
+def _made(name: str, make: Any, *given: Any) -> Any:
     try:
         return make(*given)
     except EnvironmentRefused:

@@ -26,7 +26,7 @@ def draw_bootstrap_steps(groups: list[Group]) -> Any:
         return None
     end = min(int(group.frames[-1]) for group in compared)
     if all(group.episode_return is not None for group in compared):
-        rewards = {group.label: mean_interval(final_returns(group)) for group in compared}
+        rewards = {group.label: mean_interval(final_returns(group, end)) for group in compared}
         measured = "episode return, last 10%"
     else:
         totalled = {group.label: mean_interval(totals(group, end)) for group in compared}

@@ -187,6 +187,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         shared = []
     above = "; ".join(f"{_text(key)}: {_text(rows[0][key])}" for key in shared)
     known = [key for key in known if key not in shared]
+    if not known and not shared:
+        return ""
     first, *others = known or shared[:1]
     parts = -(-len(others) // _MOST_SIDE_BY_SIDE) or 1
     each = -(-len(others) // parts)
@@ -195,10 +197,17 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _part(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
-    numbers = {key for key in columns if any(isinstance(row[key], int | float) for row in rows)}
-    kinds = {key: ' class="number"' if key in numbers else "" for key in columns}
-    head = "".join(f"<th{kinds[key]}>{_text(key)}</th>" for key in columns)
-    cells = ("".join(f"<td{kinds[key]}>{_text(row[key])}</td>" for key in columns) for row in rows)
+    def kind(*values: Any) -> str:
+        known = [value for value in values if value is not None]
+        numbers = known and all(isinstance(value, int | float) for value in known)
+        return ' class="number"' if numbers else ""
+
+    of_columns = {key: kind(*(row[key] for row in rows)) for key in columns}
+    head = "".join(f"<th{of_columns[key]}>{_text(key)}</th>" for key in columns)
+    cells = (
+        "".join(f"<td{of_columns[key] or kind(row[key])}>{_text(row[key])}</td>" for key in columns)
+        for row in rows
+    )
     body = "".join(f"<tr>{of_row}</tr>" for of_row in cells)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 

@@ -29,10 +29,15 @@ class Sensitivity(NamedTuple):
     seeds: list[int]  # numbers of seeds that points have, in all games together
 
 
-def final_returns(group: Group) -> np.ndarray:
-    """Mean return [S] of the episodes in the last tenth of the steps; NaN where none ended."""
+def final_returns(group: Group, end: float | None = None) -> np.ndarray:
+    """Mean return [S] of the episodes in the last tenth of the steps; NaN where none ended.
+
+    Args:
+        group: that has episodes.
+        end: steps at which it is taken to end; None: all that it has.
+    """
     assert group.episode_return is not None
-    end = float(group.frames[-1])
+    end = end or float(group.frames[-1])
     edges = np.array([(1 - _LAST) * end, end])
     return binned_means(group.frames, group.episode_return, edges)[:, 0]
 
@@ -146,7 +151,8 @@ def sensitivity_rows(every: list[Sensitivity]) -> list[dict[str, Any]]:
     rows = []
     for key, lines, *_ in every:
         for algorithm, points in lines.items():
-            best = max(float(point.value) for point in points.values()) or math.nan
+            best = max(float(point.value) for point in points.values())
+            best = best if best > 0 else math.nan  # of losses a share says nothing
             rows += [
                 {
                     "hyper-parameter": key,

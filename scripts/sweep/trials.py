@@ -27,7 +27,6 @@ _STOP_SECONDS = 60.0  # for the checkpoint of a trial that has to end
 # A killed sweep's trials end when Ray notices, which takes a while; then they save a checkpoint.
 _LOCKED_SECONDS = 300.0
 _PR_SET_PDEATHSIG = 1
-_REFUSED = 2  # exit status
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b")
 # `bmg` with the packages of this process, whatever the folder that it is started in holds (-P).
 _BMG = """
@@ -43,10 +42,6 @@ main()
 
 class TrialFailed(Exception):
     """The training of a trial ended with a reason."""
-
-
-class TrialRefused(Exception):
-    """The configuration of a trial is refused, as it would be once more."""
 
 
 class Task(NamedTuple):
@@ -128,7 +123,6 @@ def run_task(task: Task, threads: int, gpu: bool) -> None:
 
     Raises:
         TrialFailed: with what the training said last.
-        TrialRefused: the same, of a configuration.
     """
     # Ray interrupts by way of SIGINT, which a sweep in the background of a shell script, and so
     # all its descendants, ignore.
@@ -204,19 +198,21 @@ def _bmg(task: Task, arguments: list[str], threads: int, gpu: bool) -> None:
     output = task.folder.with_name(f"{task.folder.name}.log")
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a") as file, child(arguments, task.work_dir, threads, gpu, file) as process:
+        begun = os.fstat(file.fileno()).st_size  # behind what earlier attempts have said
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
     if process.returncode:
-        told = f"{_reason(output)} (exit {process.returncode}; {output})"
-        raise (TrialRefused if process.returncode == _REFUSED else TrialFailed)(told)
+        said = output.read_bytes()[begun:].decode(errors="replace")
+        raise TrialFailed(f"{_reason(said)} (exit {process.returncode}; {output})")
 
 
-def _reason(output: Path) -> str:
-    """The last line that a failed trial has said; of a traceback, the error's own."""
-    lines = output.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    begun = max((n for n, line in enumerate(lines) if line.startswith("Traceback (")), default=-1)
-    raised = [line for line in lines[begun:] if _RAISED.match(line)] if begun >= 0 else []
-    return raised[-1] if raised else lines[-1]
+def _reason(said: str) -> str:
+    """The last line that a failed trial has said; where it is a traceback's, the error's own."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    begun = max((n for n, line in enumerate(lines) if line.startswith("Traceback (")), default=None)
+    if begun is None or lines[-1].startswith("bmg: "):
+        return lines[-1]
+    return ([line for line in lines[begun:] if _RAISED.match(line)] or lines)[-1]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from actors.environments.contract import check_device, check_gymnasium, check_vector
 from actors.environments.device import make_catch
-from actors.environments.suites import SUITES
+from actors.environments.suites import SUITES, check_environment
 from actors.environments.vector import EnvironmentRefused, Timestep, told
 from tests.actors.specs import CATCH as SPEC
 
@@ -37,7 +37,13 @@ def _with_reply(**changes):
         (CATCH._replace(observation_shape=50), "observation_shape=50: must be a tuple"),
         (CATCH._replace(observation_shape=(49,)), "gives uint8[50], but .* say uint8[49]"),
         (CATCH._replace(observation_dtype=np.float32), "gives uint8[50], but .* say float32[50]"),
-        (CATCH._replace(draws=0), "draws=0: must be at least 1"),
+        (CATCH._replace(draws=-1), "draws=-1: must be a whole number, at least 0"),
+        (CATCH._replace(draws="1"), "draws='1': must be a whole number"),
+        (_with_reply(valid=None), "valid of its Reply is NoneType None"),
+        (
+            CATCH._replace(step=lambda s, a, draws: CATCH.step(s, [0, 1][2], draws)),
+            "its step raised IndexError: list index out of range",
+        ),
         (
             CATCH._replace(reset=lambda key: 1 // 0),
             "its reset raised ZeroDivisionError: .*test_contract.py:",
@@ -161,13 +167,51 @@ def _resets(given):
 ZEROS = np.zeros(3)
 
 
+class Mended(gymnasium.ObservationWrapper):
+    """Makes of an environment one whose spaces and observations fit."""
+
+    observation_space = Single.observation_space
+
+    def observation(self, observation):
+        return np.nan_to_num(observation)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        _steps(ZEROS, np.float64(1), 0, 1, {}),
+        _steps([0.0, 1.0, 0.0], 1, jnp.zeros((), bool), np.array(True), {}),
+        Mended(_steps(ZEROS + np.nan, 0.0, False, False, {})),
+    ],
+)
+def test_what_gymnasium_can_play_is_right(environment):
+    check_gymnasium(environment)
+
+
+class Leaving(Single):
+    """Ends its program when it is closed, as pygame's examples do."""
+
+    def close(self):
+        raise SystemExit
+
+
+gymnasium.register("ContractLeaving-v0", Leaving, max_episode_steps=9)
+
+
+def test_closing_ends_no_program():
+    check_environment(SPEC._replace(suite="gymnasium", game="ContractLeaving-v0"), 0)
+
+
 @pytest.mark.parametrize(
     ("environment", "part"),
     [
-        (_resets(ZEROS), "its reset returns an array float64[3], not (observation, info)"),
+        (_resets(ZEROS), "its reset returns an array float64[3], not a tuple (observation, info)"),
         (_resets((np.zeros(2), {})), "observation of shape [2], but its observation_space has [3]"),
         (_resets((ZEROS + np.nan, {})), "observation of its reset holds NaN or infinities"),
-        (_steps(ZEROS, 0.0, False, {}), "its step returns 4 values, not (observation, reward, "),
+        (
+            _steps(ZEROS, 0.0, False, {}),
+            "its step returns 4 values, not a tuple (observation, reward",
+        ),
         (_steps(np.zeros(2), 0.0, False, False, {}), "its step gives an observation of shape [2]"),
         (_steps(ZEROS, None, False, False, {}), "the reward of its step is NoneType None"),
         (

@@ -124,8 +124,10 @@ import json
 def send(metrics, run_dir):
     with open("sent.txt", "a") as file:
         file.write(json.dumps([metrics["frames"], run_dir.name]) + "\\n")
-    if metrics["learner_updates"] > 10:
+    if 10 < metrics["learner_updates"] < 13:
         raise OSError("nobody there")
+    if metrics["learner_updates"] > 20:
+        raise OSError("gone")
 """
 
 
@@ -133,16 +135,19 @@ def send(metrics, run_dir):
 def test_a_sink_gets_every_line_and_stops_no_training(tmp_path):
     """A module in the current folder; resuming names its file before it is run."""
     (tmp_path / "my_service.py").write_text(_SERVICE)
-    run = (*CATCH, "logging.every_seconds=0.05", "logging.sink=my_service:send")
-    result = bmg(*run, "total_frames=20000", "--run-dir", "run", cwd=tmp_path)
+    run = (*CATCH, "logging.every_seconds=0.001", "logging.sink=my_service:send")
+    result = bmg(*run, "total_frames=60000", "--run-dir", "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    (warning,) = result.stderr.splitlines()
-    told = "a line is lost to the sink, which raised OSError: nobody there (this is said once)"
-    assert warning == told
+    lost, again, last = result.stderr.splitlines()
+    assert lost == "a line is lost to the sink, which raised OSError: nobody there"
+    assert again == "a line is lost to the sink, which raised OSError: gone"
+    assert last == "the sink gets no more lines: again and again it raised OSError: gone"
     sent = [json.loads(line) for line in (tmp_path / "sent.txt").read_text().splitlines()]
     written = read_metrics(tmp_path / "run")
-    assert sent == [[line["frames"], "run"] for line in written]  # what it has lost is its own
-    resumed = bmg("train", "--resume", "run", "total_frames=21000", cwd=tmp_path)
+    assert sent == [[line["frames"], "run"] for line in written[: len(sent)]]
+    raised = [line for line in written[: len(sent)] if line["learner_updates"] > 20]
+    assert len(raised) == 10 < len(written) - len(sent) + 10
+    resumed = bmg("train", "--resume", "run", "total_frames=61000", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert f"names the sink my_service: {tmp_path / 'my_service.py'} is run" in resumed.stderr
 
