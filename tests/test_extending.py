@@ -312,15 +312,22 @@ def test_functions_that_do_not_fit_are_told_before_anything_is_created(
         assert not (folder / "run").exists()
 
 
+_TOO_LONG = ("one_hot(state.place, 8)", "one_hot(state.place, 9)", "its observe gives float32[9]")
+_NO_TRACE = ("place == 7", "int(place) == 7", "its step raised ConcretizationTypeError")
+_ANOTHER = (
+    "return Line(place, there)",
+    "return (place, there)",
+    "that is a tuple, and its reset a",
+)
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "part"),
+    ("runtime", "old", "new", "part"),
     [
-        ("return Line(place, there)", "return (place, there)", "that is a tuple, and its reset a"),
-        ("one_hot(state.place, 8)", "one_hot(state.place, 9)", "its observe gives float32[9]"),
-        ("place == 7", "int(place) == 7", "its step raised ConcretizationTypeError"),
+        *(("on_device", *mistake) for mistake in (_TOO_LONG, _NO_TRACE, _ANOTHER)),
+        *(("in_process", *mistake) for mistake in (_TOO_LONG, _NO_TRACE)),
     ],
 )
-@pytest.mark.parametrize("runtime", ["on_device", "in_process"])
 def test_environments_that_do_not_fit_are_told_before_anything_is_created(
     folder, runtime, old, new, part
 ):
