@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from agents.settings import MEANING, STACX_KL_COST
 from configs import yaml_text
+from configs.names import ENVIRONMENT_ID, game_of
 from configs.schema import Config, config_type, takes
 
 
@@ -282,7 +283,7 @@ def _layers(source: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict[str
     else:
         if source.split("/")[0] == SWEEPS:
             raise ConfigError(f"{source} is a sweep; `bmg sweep {source}` runs it")
-        if match := _ENVIRONMENT_ID.fullmatch(source):
+        if match := ENVIRONMENT_ID.fullmatch(source):
             raise ConfigError(
                 f"no configuration named {source!r}: it is the name of an environment; write "
                 f"{_with_environment(source, match)}"
@@ -299,19 +300,11 @@ def _layers(source: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict[str
     return [*_layers(base, seen), (source, keys)]
 
 
-# Gymnasium names environments so; with `ale` or `kind` it is a game of Atari.
-_ENVIRONMENT_ID = re.compile(
-    r"(?:(?P<ale>ALE/)|[\w.]+[/:])?(?P<name>[A-Z]\w*?)"
-    r"(?P<kind>NoFrameskip|Deterministic|-ram|)-v\d+"
-)
-
-
 def _with_environment(source: str, match: re.Match[str]) -> str:
     """How to train on an environment of that name."""
     if not (match["ale"] or match["kind"]):
         return f"`bmg train catch/impala env.suite=gymnasium env.game={source}`"
-    game = re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
-    return f"`bmg train atari/quickstart env.game={game}`"
+    return f"`bmg train atari/quickstart env.game={game_of(match)}`"
 
 
 def read_named(name: str) -> dict[str, Any]:

@@ -5,8 +5,20 @@ stand here as well, and a table is looked at only where its module is imported a
 added to it has done that.
 """
 
+import re
 import sys
 from typing import Any, NamedTuple
+
+# Gymnasium names environments so; with `ale` or `kind` it is a game of Atari.
+ENVIRONMENT_ID = re.compile(
+    r"(?:(?P<ale>ALE/)|(?P<module>[\w.]+[/:]))?(?P<name>[A-Z]\w*?)"
+    r"(?P<kind>NoFrameskip|Deterministic|-ram|)-v(?P<version>\d+)"
+)
+
+
+def game_of(match: re.Match[str]) -> str:
+    """What a game of Atari is called here, of its name in Gymnasium."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
 
 
 class Table(NamedTuple):

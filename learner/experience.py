@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from agents.algorithm import State
@@ -322,11 +321,7 @@ def _counted(unroll: Unroll) -> tuple[int, int, int]:
 def _unplayable(experience: Experience) -> str:
     """What of a batch the environments have given is not finite, in words."""
     parts = {"observations": experience.online.observation, "rewards": experience.online.reward}
-    bad = [
-        name
-        for name, values in parts.items()
-        if jnp.issubdtype(values.dtype, jnp.floating) and not bool(all_finite(values))
-    ]
+    bad = [name for name, values in parts.items() if not bool(all_finite(values))]
     return f"{' and '.join(bad)} of its environments hold NaN or infinities; " if bad else ""
 
 

@@ -92,4 +92,4 @@ def make_learner(algorithm: Algorithm, devices: Sequence[Any]) -> Learner:
 def all_finite(tree: Any) -> jax.Array:
     """Whether all floating-point numbers of a pytree are."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in floats], bool))

@@ -1,12 +1,11 @@
 """Checks of `env`: which game is played, and how."""
 
 import difflib
-import re
 
 from actors.environments import atari_games
 from actors.environments.suites import SUITES
 from configs.load import ConfigError
-from configs.names import TABLES
+from configs.names import ENVIRONMENT_ID, TABLES, game_of
 from configs.schema import EnvironmentConfig
 
 
@@ -61,23 +60,18 @@ def _check_env_keys(env: EnvironmentConfig) -> None:
 _FRAMES = ("frame_skip", "frame_stack")
 
 
-# Names under which Gymnasium has, or had, the games of ale-py.
-_ATARI_ID = re.compile(
-    r"(?P<ale>ALE/)?(?P<name>[A-Z][A-Za-z]*?)(?P<kind>-ram|NoFrameskip|Deterministic|)"
-    r"-v(?P<version>[0-9]+)"
-)
-
-
 def _check_atari_id(env: EnvironmentConfig) -> None:
     """Refuses Gymnasium's name of an Atari game, with what to write.
 
     Raises:
         ConfigError: it is one.
     """
-    match = _ATARI_ID.fullmatch(env.game)
-    if match is None or (env.suite != "atari" and not (match["ale"] or match["kind"])):
+    match = ENVIRONMENT_ID.fullmatch(env.game)
+    if match is None or match["module"] or not match["name"].isalpha():
         return
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", match["name"]).lower()
+    if env.suite != "atari" and not (match["ale"] or match["kind"]):
+        return
+    name = game_of(match)
     if name not in atari_games.BY_NAME:
         return
     write = f"env.game={name}" if env.suite == "atari" else f"env.suite=atari env.game={name}"

@@ -63,15 +63,11 @@ def check_device(environment: Any, *, carried: bool = True) -> None:
         _check_state(state, following)
     for name, value in reply._asdict().items():
         _require(hasattr(value, "shape"), f"{name} of its Reply is {_kind(value)}")
-        is_bool = jnp.issubdtype(value.dtype, jnp.bool_)
-        fits = is_bool or (
-            name in ("reward", "discount") and jnp.issubdtype(value.dtype, jnp.number)
-        )
-        kind = "number" if name in ("reward", "discount") else "bool"
-        _require(
-            value.shape == () and bool(fits),
-            f"{name} of its Reply is {_array(value)}, not one {kind}",
-        )
+        is_flag = name in ("ended", "valid")
+        kinds = (jnp.bool_,) if is_flag else (jnp.bool_, jnp.number)
+        fits = value.shape == () and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+        wanted = "bool" if is_flag else "number"
+        _require(fits, f"{name} of its Reply is {_array(value)}, not one {wanted}")
 
 
 def _as_pair(given: Any) -> tuple[Any, Reply]:
